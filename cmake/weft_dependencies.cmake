@@ -1,0 +1,36 @@
+# Required: OpenMP, OpenBLAS, fmt, Highway, nlohmann-json. Optional: zlib, SentencePiece (a slower or smaller path without them).
+set(WEFT_PRIVATE_LIBRARIES)
+set(WEFT_PRIVATE_DEFINITIONS)
+
+find_package(OpenMP REQUIRED COMPONENTS CXX)
+find_package(fmt REQUIRED)
+find_package(nlohmann_json REQUIRED)
+find_package(Threads REQUIRED)
+find_package(hwy CONFIG REQUIRED)
+find_path(WEFT_CBLAS_INCLUDE cblas.h PATHS /usr/include/x86_64-linux-gnu /usr/include/openblas PATH_SUFFIXES openblas-openmp REQUIRED)
+find_library(WEFT_OPENBLAS NAMES openblas HINTS /usr/lib/x86_64-linux-gnu/openblas-openmp REQUIRED)
+
+add_library(weft_openblas INTERFACE)
+target_include_directories(weft_openblas SYSTEM INTERFACE ${WEFT_CBLAS_INCLUDE})
+target_link_libraries(weft_openblas INTERFACE ${WEFT_OPENBLAS})
+list(APPEND WEFT_PRIVATE_LIBRARIES OpenMP::OpenMP_CXX fmt::fmt nlohmann_json::nlohmann_json Threads::Threads hwy::hwy
+     $<BUILD_INTERFACE:weft_openblas>)
+
+find_package(ZLIB)
+if(ZLIB_FOUND)
+  list(APPEND WEFT_PRIVATE_LIBRARIES ZLIB::ZLIB)
+  list(APPEND WEFT_PRIVATE_DEFINITIONS WEFT_WITH_ZLIB=1)
+else()
+  message(STATUS "weft: zlib not found (zlib1g-dev): .gz data files must be unpacked by hand")
+endif()
+
+find_package(PkgConfig)
+if(PkgConfig_FOUND)
+  pkg_check_modules(SENTENCEPIECE IMPORTED_TARGET sentencepiece)
+endif()
+if(SENTENCEPIECE_FOUND)
+  list(APPEND WEFT_PRIVATE_LIBRARIES $<BUILD_INTERFACE:PkgConfig::SENTENCEPIECE>)
+  list(APPEND WEFT_PRIVATE_DEFINITIONS WEFT_WITH_SENTENCEPIECE=1)
+else()
+  message(STATUS "weft: SentencePiece not found (libsentencepiece-dev): BPE tokenizers are unavailable, byte and character tokenizers work")
+endif()

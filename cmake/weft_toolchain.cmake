@@ -1,0 +1,21 @@
+# Compiler settings shared by the library, programs and tests; none of it reaches users of weft::weft.
+find_program(WEFT_CCACHE ccache)
+if(WEFT_CCACHE AND PROJECT_IS_TOP_LEVEL AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${WEFT_CCACHE})
+endif()
+
+add_library(weft_warnings INTERFACE)
+target_compile_options(weft_warnings INTERFACE -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  target_compile_options(weft_warnings INTERFACE -Wno-stringop-overflow -Wno-psabi)  # false positives inside fmt 9 at -O3; ABI notes
+endif()
+if(WEFT_WERROR)
+  target_compile_options(weft_warnings INTERFACE -Werror)
+endif()
+
+add_library(weft_sanitizers INTERFACE)
+if(WEFT_SANITIZE)
+  target_compile_options(weft_sanitizers INTERFACE -fsanitize=${WEFT_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  target_link_options(weft_sanitizers INTERFACE -fsanitize=${WEFT_SANITIZE})
+  target_compile_definitions(weft_sanitizers INTERFACE WEFT_SANITIZED=1)  # tests run at reduced sizes
+endif()

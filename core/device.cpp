@@ -1,0 +1,140 @@
+#include "weft/core/device.h"
+
+#include <omp.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <unordered_map>
+#include <vector>
+
+#include "weft/core/error.h"
+
+namespace weft {
+namespace {
+
+// Freed blocks are kept by size: a training step asks for the same sizes again and again, and fresh pages cost a fault each.
+class CpuPool {
+ public:
+  void* take(int64_t bytes) {
+    {
+      std::lock_guard lock(mutex_);
+      auto found = free_.find(bytes);
+      if (found != free_.end() && !found->second.empty()) {
+        void* data = found->second.back();
+        found->second.pop_back();
+        cached_ -= bytes;
+        return data;
+      }
+    }
+    void* data = std::aligned_alloc(alignment, static_cast<size_t>(bytes));
+    if (data == nullptr) {  // perhaps the cache holds what is missing
+      release_all();
+      data = std::aligned_alloc(alignment, static_cast<size_t>(bytes));
+    }
+    return data;
+  }
+
+  void give(void* data, int64_t bytes) {
+    if (bytes > largest_cached) {
+      std::free(data);
+      return;
+    }
+    std::lock_guard lock(mutex_);
+    if (cached_ + bytes > most_cached) release_all_locked();
+    free_[bytes].push_back(data);
+    cached_ += bytes;
+  }
+
+  void release_all() {
+    std::lock_guard lock(mutex_);
+    release_all_locked();
+  }
+
+  static constexpr int64_t alignment = 64;
+
+ private:
+  void release_all_locked() {
+    for (auto& [bytes, blocks] : free_) {
+      for (void* block : blocks) std::free(block);
+    }
+    free_.clear();
+    cached_ = 0;
+  }
+
+  static constexpr int64_t largest_cached = int64_t{512} << 20;
+  static constexpr int64_t most_cached = int64_t{2} << 30;
+  std::mutex mutex_;
+  std::unordered_map<int64_t, std::vector<void*>> free_;
+  int64_t cached_ = 0;
+};
+
+// Never destroyed: tensors in static storage may outlive it.
+CpuPool& cpu_pool() {
+  static auto* pool = new CpuPool;
+  return *pool;
+}
+
+std::atomic<int64_t> cpu_in_use{0};
+std::atomic<int64_t> cpu_peak{0};
+
+int64_t rounded(int64_t bytes) { return (bytes + CpuPool::alignment - 1) / CpuPool::alignment * CpuPool::alignment; }
+
+void require_cpu(const char* what, Device device) {
+  WEFT_CHECK(!device.is_cuda(), "{}: this build has no CUDA backend, device {} is not available; use Device::cpu()", what, device);
+}
+
+}  // namespace
+
+std::string to_string(Device device) { return device.is_cuda() ? "cuda:" + std::to_string(device.index) : "cpu"; }
+
+Device parse_device(const std::string& text) {
+  if (text == "cpu") return Device::cpu();
+  if (text.starts_with("cuda")) {
+    require_cpu("device", Device::cuda());
+  }
+  fail("device: expected cpu, cuda or cuda:N, got \"{}\"", text);
+}
+
+void* allocate(int64_t bytes, Device device) {
+  require_cpu("allocate", device);
+  if (bytes == 0) return nullptr;
+  const int64_t size = rounded(bytes);
+  void* data = cpu_pool().take(size);
+  WEFT_CHECK(data != nullptr, "allocate: out of memory on cpu: asked for {} bytes, {} in use", bytes, bytes_in_use(device));
+  const int64_t now = cpu_in_use.fetch_add(size) + size;
+  int64_t peak = cpu_peak.load();
+  while (now > peak && !cpu_peak.compare_exchange_weak(peak, now)) {
+  }
+  return data;
+}
+
+void release(void* data, int64_t bytes, Device device) {
+  if (data == nullptr || device.is_cuda()) return;
+  cpu_in_use.fetch_sub(rounded(bytes));
+  cpu_pool().give(data, rounded(bytes));
+}
+
+void copy_bytes(void* to, Device to_device, const void* from, Device from_device, int64_t bytes) {
+  require_cpu("copy", to_device);
+  require_cpu("copy", from_device);
+  if (bytes > 0) std::memcpy(to, from, static_cast<size_t>(bytes));
+}
+
+int64_t bytes_in_use(Device device) { return device.is_cuda() ? 0 : cpu_in_use.load(); }
+int64_t peak_bytes(Device device) { return device.is_cuda() ? 0 : cpu_peak.load(); }
+void reset_peak_bytes(Device device) {
+  if (!device.is_cuda()) cpu_peak.store(cpu_in_use.load());
+}
+void release_cached_memory(Device device) {
+  if (!device.is_cuda()) cpu_pool().release_all();
+}
+
+int num_threads() { return omp_get_max_threads(); }
+void set_num_threads(int threads) {
+  WEFT_CHECK(threads >= 1, "set_num_threads: expected at least 1 thread, got {}", threads);
+  omp_set_num_threads(threads);
+}
+
+}  // namespace weft

@@ -1,0 +1,46 @@
+// Devices, and the only two entry points to their memory.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+namespace weft {
+
+/// Where a tensor lives. `cuda` is available in builds with the CUDA backend only.
+struct Device {
+  enum class Kind : uint8_t { cpu, cuda };
+  Kind kind = Kind::cpu;
+  int index = 0;
+
+  static constexpr Device cpu() { return {}; }
+  static constexpr Device cuda(int index = 0) { return {Kind::cuda, index}; }
+  constexpr bool is_cuda() const { return kind == Kind::cuda; }
+  constexpr bool operator==(const Device&) const = default;
+};
+
+/// "cpu" or "cuda:0".
+std::string to_string(Device device);
+/// The inverse: "cpu", "cuda", "cuda:1"; an error on anything else or on a device that this build or machine lacks.
+Device parse_device(const std::string& text);
+
+/// 64-byte aligned memory on `device`; on the CPU from a size-keyed free list. Zero bytes give nullptr.
+void* allocate(int64_t bytes, Device device);
+void release(void* data, int64_t bytes, Device device);
+/// Copies between any two devices; returns when the host may read or reuse either side.
+void copy_bytes(void* to, Device to_device, const void* from, Device from_device, int64_t bytes);
+
+/// Bytes of live tensors and workspaces on `device`, and the largest value since start or the last reset.
+int64_t bytes_in_use(Device device = Device::cpu());
+int64_t peak_bytes(Device device = Device::cpu());
+void reset_peak_bytes(Device device = Device::cpu());
+/// Returns cached free memory to the system.
+void release_cached_memory(Device device = Device::cpu());
+
+/// Threads of the CPU backend's one OpenMP pool (kernels and matrix products share it).
+int num_threads();
+void set_num_threads(int threads);
+
+inline std::string to_text(Device device) { return to_string(device); }
+
+}  // namespace weft

@@ -1,0 +1,55 @@
+// Shape: the sizes of a tensor's axes, held inline (no allocation).
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <initializer_list>
+#include <span>
+#include <string>
+
+#include "weft/core/error.h"
+
+namespace weft {
+
+/// Sizes of up to `max_rank` axes, outermost first. Sizes may be zero (empty tensors), rank may be zero (scalars).
+class Shape {
+ public:
+  static constexpr int max_rank = 8;
+
+  Shape() = default;
+  Shape(std::initializer_list<int64_t> sizes) : Shape(std::span<const int64_t>(sizes.begin(), sizes.size())) {}
+  explicit Shape(std::span<const int64_t> sizes) {
+    for (int64_t size : sizes) push_back(size);
+  }
+
+  int rank() const { return rank_; }
+  int64_t numel() const;
+  int64_t operator[](int axis) const { return sizes_[static_cast<size_t>(axis)]; }
+  int64_t& operator[](int axis) { return sizes_[static_cast<size_t>(axis)]; }
+  /// Size of the last axis but `i`: back(0) is the innermost.
+  int64_t back(int i = 0) const { return (*this)[rank_ - 1 - i]; }
+  const int64_t* begin() const { return sizes_.data(); }
+  const int64_t* end() const { return sizes_.data() + rank_; }
+
+  void push_back(int64_t size);
+  void insert(int axis, int64_t size);
+  void erase(int axis);
+  bool operator==(const Shape& other) const;
+
+ private:
+  std::array<int64_t, max_rank> sizes_{};
+  int rank_ = 0;
+};
+
+/// "[2, 3, 4]"; a scalar is "[]".
+std::string to_string(const Shape& shape);
+
+/// The shape that `a` and `b` broadcast to (trailing axes aligned, size 1 stretches); an error that names `op` otherwise.
+Shape broadcast_shapes(const char* op, const Shape& a, const Shape& b);
+
+/// Maps -rank..rank-1 to 0..rank-1; an error that names `op` otherwise.
+int normalize_axis(const char* op, int axis, int rank);
+
+inline std::string to_text(const Shape& shape) { return to_string(shape); }
+
+}  // namespace weft

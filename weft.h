@@ -1,0 +1,7 @@
+// Everything: #include <weft/weft.h>.
+#pragma once
+
+#include "weft/autograd/graph.h"
+#include "weft/autograd/ops.h"
+#include "weft/core/random.h"
+#include "weft/core/tensor.h"
