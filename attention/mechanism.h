@@ -1,0 +1,125 @@
+// A mechanism value: an attention mechanism chosen by name, so that it fits into every model.
+//
+//     Mechanism attend = make_mechanism("local:window=128", {.heads = 8, .head_dim = 64});
+//     Tensor y = attend(q, k, v, {.causal = true});
+//
+// A mechanism's source says WEFT_MECHANISM(name) once; the build collects the names (cmake/weft_collect.cmake).
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "weft/autograd/graph.h"
+#include "weft/core/random.h"
+
+namespace weft {
+
+/// Order of the axes of q, k, v and the output: as the projection leaves them, or heads first.
+enum class AttentionLayout { bnhd, bhnd };
+
+/// What a caller of a mechanism may ask for; a mechanism that cannot honour a request says so in an error that names it.
+struct AttendOptions {
+  /// Key c is visible to query r iff c <= r + (M - N).
+  bool causal = false;
+  /// bool, true = may attend, broadcasting to [B, H, N, M].
+  Tensor mask;
+  /// Added to the scores, broadcasting to [B, H, N, M]; has a gradient.
+  Tensor bias;
+  /// int64 [B]: keys at and beyond this position are padding.
+  Tensor key_lengths;
+  /// Factor of the scores; unset: 1 / sqrt(head_dim).
+  std::optional<double> scale;
+  /// Probability with which attention weights are dropped, drawn from `key`.
+  double dropout = 0;
+  RandomKey key;
+  /// Instead of drawn dropout: explicit multipliers [B, H, N, M] (0 or 1 / (1 - p)).
+  Tensor dropout_multiplier;
+  AttentionLayout layout = AttentionLayout::bnhd;
+  /// Also return the weights [B, H, N, M] after dropout, with a gradient: costs N x M memory.
+  bool return_weights = false;
+};
+
+struct Attended {
+  Tensor y;
+  /// Defined on request only.
+  Tensor weights;
+};
+
+/// What a mechanism is built for. Mechanisms with parameters of their own (projections of the sequence, gates) need the sizes.
+struct MechanismSettings {
+  int64_t heads = 1;
+  int64_t head_dim = 64;
+  /// Longest sequence, 0 if unknown.
+  int64_t max_len = 0;
+};
+
+/// Base of the type-erased value; a mechanism without parameters only overrides `attend`.
+class MechanismBody {
+ public:
+  virtual ~MechanismBody() = default;
+  /// q [B, N, H, D], k and v [B, M, Hkv, D] (bnhd) -> y [B, N, H, Dv].
+  virtual Attended attend(const Tensor& q, const Tensor& k, const Tensor& v, const AttendOptions& options) const = 0;
+  /// Its trained tensors, under their names.
+  virtual void visit_tensors(const std::function<void(const std::string&, Tensor&)>&) {}
+};
+
+/// A shared handle on a mechanism, and a module: `visit` lists its parameters.
+class Mechanism {
+ public:
+  Mechanism() = default;
+  Mechanism(std::string spec, std::shared_ptr<MechanismBody> body) : spec_(std::move(spec)), body_(std::move(body)) {}
+
+  Attended operator()(const Tensor& q, const Tensor& k, const Tensor& v, const AttendOptions& options = {}) const {
+    return body_->attend(q, k, v, options);
+  }
+  /// As it was asked for: "local:window=128".
+  const std::string& spec() const { return spec_; }
+  void visit(auto&& f) {
+    if (body_) body_->visit_tensors([&](const std::string& name, Tensor& tensor) { f(name, tensor); });
+  }
+
+ private:
+  std::string spec_;
+  std::shared_ptr<MechanismBody> body_;
+};
+
+/// The options after the colon: "window=128,overlap=true".
+class MechanismArguments {
+ public:
+  MechanismArguments(std::string mechanism, std::map<std::string, std::string> values)
+      : mechanism_(std::move(mechanism)), values_(std::move(values)) {}
+  int64_t integer(const std::string& name, int64_t fallback);
+  double number(const std::string& name, double fallback);
+  bool flag(const std::string& name, bool fallback);
+  /// An error that lists what was given but never asked for, and what could have been.
+  void check_all_used() const;
+
+ private:
+  const std::string* find(const std::string& name);
+  std::string mechanism_;
+  std::map<std::string, std::string> values_;
+  std::vector<std::string> known_;
+};
+
+/// One row of the generated table.
+struct MechanismEntry {
+  std::string name;
+  std::function<std::shared_ptr<MechanismBody>(MechanismArguments&, const MechanismSettings&)> make;
+};
+
+/// Builds a mechanism from "name" or "name:option=value,option=value". Unknown names list the known ones and the nearest.
+Mechanism make_mechanism(const std::string& spec, const MechanismSettings& settings);
+/// All names, sorted.
+std::vector<std::string> mechanism_names();
+
+}  // namespace weft
+
+/// At namespace weft scope in attention/NAME.cpp: WEFT_MECHANISM(local) { return std::make_shared<LocalBody>(arguments.integer("window",
+/// 128)); }
+#define WEFT_MECHANISM(name)                                                                           \
+  std::shared_ptr<MechanismBody> make_mechanism_##name([[maybe_unused]] MechanismArguments& arguments, \
+                                                       [[maybe_unused]] const MechanismSettings& settings)
