@@ -7,7 +7,6 @@
 #pragma once
 
 #include <functional>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -15,6 +14,7 @@
 
 #include "weft/autograd/graph.h"
 #include "weft/core/random.h"
+#include "weft/core/spec.h"
 
 namespace weft {
 
@@ -87,28 +87,10 @@ class Mechanism {
   std::shared_ptr<MechanismBody> body_;
 };
 
-/// The options after the colon: "window=128,overlap=true".
-class MechanismArguments {
- public:
-  MechanismArguments(std::string mechanism, std::map<std::string, std::string> values)
-      : mechanism_(std::move(mechanism)), values_(std::move(values)) {}
-  int64_t integer(const std::string& name, int64_t fallback);
-  double number(const std::string& name, double fallback);
-  bool flag(const std::string& name, bool fallback);
-  /// An error that lists what was given but never asked for, and what could have been.
-  void check_all_used() const;
-
- private:
-  const std::string* find(const std::string& name);
-  std::string mechanism_;
-  std::map<std::string, std::string> values_;
-  std::vector<std::string> known_;
-};
-
 /// One row of the generated table.
 struct MechanismEntry {
   std::string name;
-  std::function<std::shared_ptr<MechanismBody>(MechanismArguments&, const MechanismSettings&)> make;
+  std::function<std::shared_ptr<MechanismBody>(Spec&, const MechanismSettings&)> make;
 };
 
 /// Builds a mechanism from "name" or "name:option=value,option=value". Unknown names list the known ones and the nearest.
@@ -120,6 +102,5 @@ std::vector<std::string> mechanism_names();
 
 /// At namespace weft scope in attention/NAME.cpp: WEFT_MECHANISM(local) { return std::make_shared<LocalBody>(arguments.integer("window",
 /// 128)); }
-#define WEFT_MECHANISM(name)                                                                           \
-  std::shared_ptr<MechanismBody> make_mechanism_##name([[maybe_unused]] MechanismArguments& arguments, \
-                                                       [[maybe_unused]] const MechanismSettings& settings)
+#define WEFT_MECHANISM(name) \
+  std::shared_ptr<MechanismBody> make_mechanism_##name([[maybe_unused]] Spec& arguments, [[maybe_unused]] const MechanismSettings& settings)
