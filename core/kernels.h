@@ -182,6 +182,13 @@ WEFT_KERNEL(void topk(Tensor& values, Tensor& indices, const Tensor& x, int axis
 /// lowest and highest element of an int64 tensor, for range checks: y int64 [2].
 WEFT_KERNEL(void index_range(Tensor& y, const Tensor& index))
 
+// ---- rotary: position embedding ---------------------------------------------------------------------------------------------------------
+/// Turns feature pairs (2i, 2i + 1), or (i, i + R / 2) when `half_split`, of element n along `axis` by the angle whose cosine and sine are
+/// cos[first + n, i] and sin[first + n, i] (tables [positions, R / 2], float32 for the half types), by the opposite angle when `inverse`.
+/// Features from R on are copied.
+WEFT_KERNEL(void rotary(Tensor& y, const Tensor& x, const Tensor& cos, const Tensor& sin, int axis, int64_t first, bool half_split,
+                        bool inverse))
+
 // ---- optimizer: one pass over all parameters --------------------------------------------------------------------------------------------
 /// One parameter and what belongs to it; moments may be undefined where the rule needs none.
 struct ParameterSlot {
