@@ -26,18 +26,18 @@ struct AttendOptions {
   /// Key c is visible to query r iff c <= r + (M - N).
   bool causal = false;
   /// bool, true = may attend, broadcasting to [B, H, N, M].
-  Tensor mask;
+  Tensor mask = {};
   /// Added to the scores, broadcasting to [B, H, N, M]; has a gradient.
-  Tensor bias;
+  Tensor bias = {};
   /// int64 [B]: keys at and beyond this position are padding.
-  Tensor key_lengths;
+  Tensor key_lengths = {};
   /// Factor of the scores; unset: 1 / sqrt(head_dim).
-  std::optional<double> scale;
+  std::optional<double> scale = {};
   /// Probability with which attention weights are dropped, drawn from `key`.
   double dropout = 0;
-  RandomKey key;
+  RandomKey key = {};
   /// Instead of drawn dropout: explicit multipliers [B, H, N, M] (0 or 1 / (1 - p)).
-  Tensor dropout_multiplier;
+  Tensor dropout_multiplier = {};
   AttentionLayout layout = AttentionLayout::bnhd;
   /// Also return the weights [B, H, N, M] after dropout, with a gradient: costs N x M memory.
   bool return_weights = false;
@@ -46,7 +46,7 @@ struct AttendOptions {
 struct Attended {
   Tensor y;
   /// Defined on request only.
-  Tensor weights;
+  Tensor weights = {};
 };
 
 /// What a mechanism is built for. Mechanisms with parameters of their own (projections of the sequence, gates) need the sizes.
