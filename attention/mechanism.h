@@ -44,7 +44,7 @@ struct AttendOptions {
 };
 
 struct Attended {
-  Tensor y;
+  Tensor y = {};
   /// Defined on request only.
   Tensor weights = {};
 };

@@ -36,7 +36,7 @@ struct LayerNorm {
 struct RMSNormOptions {
   int64_t dim = 0;
   /// Unset: the machine epsilon of the dtype, as in PyTorch.
-  std::optional<double> eps;
+  std::optional<double> eps = {};
   bool weight = true;
 };
 
