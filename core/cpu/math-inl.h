@@ -1,5 +1,5 @@
 // Elementary functions of Simd<float> and Simd<double>, right for every argument: NaN gives NaN, infinities, zeros and denormals as in
-// the C library. Largest errors in units of the last place (ulp), found by tests/core/simd_math_test.cpp over the whole range on every
+// the C library. Bounds on the error in units of the last place (ulp); tests/core/simd_math_test.cpp samples the whole range on every
 // instruction set:
 //
 //     exp                  float 1.25   double 1.25      sigmoid             float 2.5    double 2.5
@@ -7,7 +7,7 @@
 //     log                  float 1      double 1         sin, cos            float 0.51   double 2
 //     log1p                float 1.5    double 1.5       rsqrt               float 1.5    double 1.5
 //     tanh                 float 1.5    double 1.5       pow                 float 0.51   double: the C library's
-//     erf                  float 1.25   double 1.5       sqrt, + - * /       correctly rounded
+//     erf                  float 1.5    double 1.5       sqrt, + - * /       correctly rounded
 //     exp_nonpositive      as exp, but results below the smallest normal number are zero
 //
 // Polynomials are minimax fits of our own (Remez exchange in 60 digits, error weighted by the function's value); the comment at each
