@@ -56,6 +56,13 @@ WEFT_HOST_DEVICE T softplus(T x) {
   return (x > T(0) ? x : x != x ? x : T(0)) + std::log1p(std::exp(-std::fabs(x)));
 }
 
+/// The derivative of x sigmoid(g(x)), g(x) = sqrt(8 / pi) (x + 0.044715 x^3): GELU's tanh form.
+template <Real T>
+WEFT_HOST_DEVICE T gelu_tanh_slope(T x) {
+  const T s = sigmoid(T(1.5957691216057308) * (x + T(0.044715) * x * x * x));
+  return s * (T(1) + x * (T(1) - s) * T(1.5957691216057308) * (T(1) + T(0.134145) * x * x));
+}
+
 /// a * b + c, rounded once where the machine can.
 template <Real T>
 WEFT_HOST_DEVICE T mul_add(T a, T b, T c) {

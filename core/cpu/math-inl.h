@@ -155,6 +155,13 @@ HWY_INLINE Simd<T> softplus(Simd<T> x) {
   return max(x, 0) + log1p(exp(-abs(x)));
 }
 
+/// The derivative of x sigmoid(g(x)), g(x) = sqrt(8 / pi) (x + 0.044715 x^3): GELU's tanh form.
+template <class T>
+HWY_INLINE Simd<T> gelu_tanh_slope(Simd<T> x) {
+  const Simd<T> s = sigmoid(T(1.5957691216057308) * (x + T(0.044715) * x * x * x));
+  return s * (1 + x * (1 - s) * T(1.5957691216057308) * (1 + T(0.134145) * x * x));
+}
+
 HWY_INLINE Simd<double> sin(Simd<double> x) {
   const auto far = !(abs(x) <= 0x1p20);
   const Simd<double> y = select(x == 0, x, detail::sin_shifted(x, 0));
