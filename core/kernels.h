@@ -103,18 +103,20 @@ WEFT_KERNEL(void logsumexp(Tensor& y, const Tensor& x, AxisSet axes))
 WEFT_KERNEL(void reduce_extreme_backward(Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& y, AxisSet axes))
 /// dx = dy * exp(x - y).
 WEFT_KERNEL(void logsumexp_backward(Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& y, AxisSet axes))
-/// y int64: index of the first largest element along `axis`.
+
+// ---- scan --------------------------------------------------------------------------------------------------------------------------
+/// y int64: index of the first largest element along `axis`; NaN counts as the largest.
 WEFT_KERNEL(void argmax(Tensor& y, const Tensor& x, int axis))
 /// Inclusive running sum along `axis`, from the end when `reverse`.
 WEFT_KERNEL(void cumsum(Tensor& y, const Tensor& x, int axis, bool reverse))
-/// y float64 scalar: sum of squares over all tensors, in a fixed order.
-WEFT_KERNEL(void squared_norm(Tensor& y, std::span<const Tensor> xs))
 
 // ---- softmax: along one axis; rows whose mask is all false give zeros (log_softmax: -inf with zero gradient) ----------------------
 WEFT_KERNEL(void softmax(Tensor& y, const Tensor& x, const Tensor& mask /*?*/, int axis))
 WEFT_KERNEL(void softmax_backward(Tensor& dx, const Tensor& dy, const Tensor& y, int axis))
 WEFT_KERNEL(void log_softmax(Tensor& y, const Tensor& x, const Tensor& mask /*?*/, int axis))
 WEFT_KERNEL(void log_softmax_backward(Tensor& dx, const Tensor& dy, const Tensor& y, int axis))
+
+// ---- cross_entropy ---------------------------------------------------------------------------------------------------------------------
 /// logits [R, V], targets int64 [R]. loss [R] per row (0 where ignored), lse [R] for the backward.
 WEFT_KERNEL(void cross_entropy(Tensor& loss, Tensor& lse, const Tensor& logits, const Tensor& targets, int64_t ignore_index,
                                double label_smoothing))
@@ -134,6 +136,8 @@ WEFT_KERNEL(void group_norm(Tensor& y, Tensor& mean, Tensor& rstd, const Tensor&
                             int64_t groups, double eps))
 WEFT_KERNEL(void group_norm_backward(Tensor& dx, Tensor& dweight /*?*/, Tensor& dbias /*?*/, const Tensor& dy, const Tensor& x,
                                      const Tensor& mean, const Tensor& rstd, const Tensor& weight /*?*/, int64_t groups))
+
+// ---- normalize ------------------------------------------------------------------------------------------------------------------------
 /// y = x / max(|x|, eps) along `axis`; norm holds |x|.
 WEFT_KERNEL(void l2_normalize(Tensor& y, Tensor& norm, const Tensor& x, int axis, double eps))
 WEFT_KERNEL(void l2_normalize_backward(Tensor& dx, const Tensor& dy, const Tensor& y, const Tensor& norm, int axis, double eps))
@@ -189,7 +193,7 @@ WEFT_KERNEL(void index_range(Tensor& y, const Tensor& index))
 WEFT_KERNEL(void rotary(Tensor& y, const Tensor& x, const Tensor& cos, const Tensor& sin, int axis, int64_t first, bool half_split,
                         bool inverse))
 
-// ---- optimizer: one pass over all parameters --------------------------------------------------------------------------------------------
+// ---- optimizer: one pass over all parameters; the caller counts the change in place (Tensor::bump_version) ---------------------------
 /// One parameter and what belongs to it; moments may be undefined where the rule needs none.
 struct ParameterSlot {
   Tensor value, grad, moment1, moment2, max_moment2;
@@ -208,6 +212,8 @@ struct SgdRule {
 };
 WEFT_KERNEL(void adam_step(std::span<ParameterSlot> slots, const AdamRule& rule))
 WEFT_KERNEL(void sgd_step(std::span<ParameterSlot> slots, const SgdRule& rule))
+/// y float64 scalar: sum of squares over all tensors, in a fixed order.
+WEFT_KERNEL(void squared_norm(Tensor& y, std::span<const Tensor> xs))
 /// average = decay * average + (1 - decay) * value for every slot (value, moment1 = average).
 WEFT_KERNEL(void ema_step(std::span<ParameterSlot> slots, double decay))
 

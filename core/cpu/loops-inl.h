@@ -1,0 +1,134 @@
+// Loops over vectors with a tail, shared by the kernels that work on rows.
+
+#if defined(WEFT_CORE_CPU_LOOPS_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef WEFT_CORE_CPU_LOOPS_INL_H_
+#undef WEFT_CORE_CPU_LOOPS_INL_H_
+#else
+#define WEFT_CORE_CPU_LOOPS_INL_H_
+#endif
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "weft/core/cpu/axis.h"
+#include "weft/core/cpu/math-inl.h"
+#include "weft/core/cpu/parallel.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace weft::cpu {
+namespace HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+using weft::HWY_NAMESPACE::Simd;
+
+/// Calls f(i, n) for vectors of n elements from i on: n is the number of lanes, a constant after inlining, except in the tail.
+template <class T, class F>
+HWY_INLINE void each_vector(int64_t size, F f) {
+  constexpr int64_t lanes = Simd<T>::lanes();
+  int64_t i = 0;
+  for (; i + lanes <= size; i += lanes) f(i, lanes);
+  if (i < size) f(i, size - i);
+}
+
+/// The first n of p's truth values; false in the other lanes.
+template <class T>
+HWY_INLINE typename Simd<T>::Mask load_mask(const bool* p, int64_t n) {
+  using D = typename Simd<T>::D;
+  constexpr int64_t lanes = Simd<T>::lanes();
+  const hn::Rebind<uint8_t, D> bytes;
+  const hn::Rebind<uint32_t, D> words;
+  uint8_t tail[lanes] = {};
+  const auto* from = reinterpret_cast<const uint8_t*>(p);
+  if (n < lanes) {
+    std::memcpy(tail, p, static_cast<size_t>(n));
+    from = tail;
+  }
+  const auto wide = hn::PromoteTo(words, hn::LoadU(bytes, from));
+  if constexpr (sizeof(T) == 4) {
+    return hn::RebindMask(D(), hn::Ne(wide, hn::Zero(words)));
+  } else {
+    const hn::Rebind<uint64_t, D> longs;
+    return hn::RebindMask(D(), hn::Ne(hn::PromoteTo(longs, wide), hn::Zero(longs)));
+  }
+}
+
+/// Folds f(i, n) over a row into one vector, combining with `join`, in four chains: the latency of one would bound the loop.
+/// f(i, n) must give what leaves a result unchanged in lanes from n on.
+template <class T, class F, class Join>
+HWY_INLINE Simd<T> fold_row(int64_t size, Simd<T> start, F f, Join join) {
+  using S = Simd<T>;
+  constexpr int64_t lanes = S::lanes();
+  S a = start, b = start, c = start, d = start;
+  int64_t i = 0;
+  for (; i + 4 * lanes <= size; i += 4 * lanes) {
+    a = join(a, f(i, lanes));
+    b = join(b, f(i + lanes, lanes));
+    c = join(c, f(i + 2 * lanes, lanes));
+    d = join(d, f(i + 3 * lanes, lanes));
+  }
+  for (; i + lanes <= size; i += lanes) a = join(a, f(i, lanes));
+  if (i < size) b = join(b, f(i, size - i));
+  return join(join(a, b), join(c, d));
+}
+
+/// The sum of f(i, n) over a row; lanes from n on must be zero.
+template <class T, class F>
+HWY_INLINE T sum_row(int64_t size, F f) {
+  return sum(fold_row<T>(size, Simd<T>(0), f, [](Simd<T> a, Simd<T> b) HWY_ATTR { return a + b; }));
+}
+
+/// Two sums over a row at once: f(i, n, a, b) adds to both, zero in lanes from n on.
+template <class T, class F>
+HWY_INLINE std::pair<T, T> sum_row_twice(int64_t size, F f) {
+  using S = Simd<T>;
+  constexpr int64_t lanes = S::lanes();
+  S a0 = 0, b0 = 0, a1 = 0, b1 = 0;
+  int64_t i = 0;
+  for (; i + 2 * lanes <= size; i += 2 * lanes) {
+    f(i, lanes, a0, b0);
+    f(i + lanes, lanes, a1, b1);
+  }
+  for (; i < size; i += lanes) f(i, size - i, a0, b0);
+  return {sum(a0 + a1), sum(b0 + b1)};
+}
+
+/// The largest f(i, n) over a row, NaN if one is; lanes from n on must be -infinity.
+template <class T, class F>
+HWY_INLINE T max_row(int64_t size, F f) {
+  const Simd<T> lowest = -std::numeric_limits<T>::infinity();
+  return max_of(fold_row<T>(size, lowest, f, [](Simd<T> a, Simd<T> b) HWY_ATTR { return max(a, b); }));
+}
+
+constexpr int64_t axis_grain = 1 << 13;          // elements that are worth a thread
+constexpr int64_t column_block = 1 << 14;        // elements of a block of columns: what a second pass finds in the cache
+constexpr int64_t most_block_columns = 1 << 10;  // room for one number per column on the stack
+constexpr int64_t fewest_block_columns = 1 << 6;
+
+/// For kernels that need several passes along one axis, in parallel: calls rows(row) when the axis is the last, else
+/// columns(offset of the first element, width) for blocks of at most most_block_columns columns.
+template <class Rows, class Columns>
+void along_axis(AxisView v, Rows rows, Columns columns) {
+  if (v.outer * v.length * v.inner == 0) return;
+  if (v.inner == 1) {
+    parallel_for(v.outer, axis_grain / v.length + 1, [&](int64_t begin, int64_t end) HWY_ATTR {
+      for (int64_t row = begin; row < end; ++row) rows(row);
+    });
+    return;
+  }
+  const int64_t fitting = column_block / v.length / fewest_block_columns * fewest_block_columns;
+  const int64_t width = std::min(v.inner, std::clamp(fitting, fewest_block_columns, most_block_columns));
+  const int64_t blocks = (v.inner + width - 1) / width;
+  parallel_for(v.outer * blocks, axis_grain / (v.length * width) + 1, [&](int64_t begin, int64_t end) HWY_ATTR {
+    for (int64_t item = begin; item < end; ++item) {
+      const int64_t column = item % blocks * width;
+      columns(item / blocks * v.length * v.inner + column, std::min(width, v.inner - column));
+    }
+  });
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace weft::cpu
+HWY_AFTER_NAMESPACE();
+
+#endif  // WEFT_CORE_CPU_LOOPS_INL_H_

@@ -1,0 +1,297 @@
+// Reductions over any set of axes. Sums are taken in pieces that depend on the shape alone, so results are the same for any number of
+// threads; the pieces are small enough that float32 sums of hundreds of millions of elements keep their precision.
+#include "weft/core/kernels.h"
+
+#include "weft/core/cpu/targets.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "weft/core/cpu/reduce.cpp"
+#include <hwy/foreach_target.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "weft/core/cpu/axis.h"
+#include "weft/core/cpu/loops-inl.h"
+#include "weft/core/cpu/parallel.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace weft::cpu {
+namespace HWY_NAMESPACE {
+
+constexpr int64_t piece_size = 1 << 15;  // elements behind one partial result: what a second pass still finds in the L2 cache
+constexpr int64_t tile_width = 1 << 10;  // columns that are reduced side by side
+constexpr int64_t fold_width = 256;      // narrower rows are reduced several at a time
+
+struct Sum {
+  static constexpr double identity = 0;
+  template <class V>
+  static HWY_INLINE V join(V a, V b) {
+    return a + b;
+  }
+  template <class T>
+  static HWY_INLINE T lanes(Simd<T> a) {
+    return sum(a);
+  }
+};
+struct Max {
+  static constexpr double identity = -std::numeric_limits<double>::infinity();
+  template <class V>
+  static HWY_INLINE V join(V a, V b) {
+    return max(a, b);
+  }
+  template <class T>
+  static HWY_INLINE T lanes(Simd<T> a) {
+    return max_of(a);
+  }
+};
+struct Min {
+  static constexpr double identity = std::numeric_limits<double>::infinity();
+  template <class V>
+  static HWY_INLINE V join(V a, V b) {
+    return min(a, b);
+  }
+  template <class T>
+  static HWY_INLINE T lanes(Simd<T> a) {
+    return min_of(a);
+  }
+};
+struct LogSumExp {
+  static constexpr double identity = -std::numeric_limits<double>::infinity();
+};
+
+// ---- one piece ------------------------------------------------------------------------------------------------------------------------
+
+template <class Kind, class T>
+HWY_INLINE T reduce_row(Kind, const T* x, int64_t size) {
+  constexpr T identity = static_cast<T>(Kind::identity);
+  return Kind::lanes(fold_row<T>(
+      size, Simd<T>(identity), [&](int64_t i, int64_t n) HWY_ATTR { return Simd<T>::load_n(x + i, n, identity); },
+      [](Simd<T> a, Simd<T> b) HWY_ATTR { return Kind::join(a, b); }));
+}
+
+// y[0:width] joined with one row.
+template <class Kind, class T>
+HWY_INLINE void join_row(Kind, T* y, const T* x, int64_t width) {
+  using S = Simd<T>;
+  each_vector<T>(width, [&](int64_t i, int64_t n) HWY_ATTR { Kind::join(S::load_n(y + i, n), S::load_n(x + i, n)).store_n(y + i, n); });
+}
+
+template <class Kind, class T>
+void reduce_columns(Kind kind, T* y, const T* x, int64_t rows, int64_t stride, int64_t width) {
+  using S = Simd<T>;
+  std::memcpy(y, x, static_cast<size_t>(width) * sizeof(T));
+  int64_t r = 1;
+  for (; r + 4 <= rows; r += 4) {  // four rows at a time: one load and one store of y for four of x
+    const T *x0 = x + r * stride, *x1 = x0 + stride, *x2 = x1 + stride, *x3 = x2 + stride;
+    each_vector<T>(width, [&](int64_t i, int64_t n) HWY_ATTR {
+      const S ab = Kind::join(S::load_n(x0 + i, n), S::load_n(x1 + i, n));
+      const S cd = Kind::join(S::load_n(x2 + i, n), S::load_n(x3 + i, n));
+      Kind::join(S::load_n(y + i, n), Kind::join(ab, cd)).store_n(y + i, n);
+    });
+  }
+  for (; r < rows; ++r) join_row(kind, y, x + r * stride, width);
+}
+
+// Rows narrower than a few vectors, one after the other in memory: k of them form one wide row, whose parts are joined at the end.
+template <class Kind, class T>
+void reduce_narrow_columns(Kind kind, T* y, const T* x, int64_t rows, int64_t width) {
+  T wide[fold_width];
+  const int64_t k = std::min(rows, fold_width / width);
+  reduce_columns(kind, wide, x, rows / k, k * width, k * width);
+  join_row(kind, wide, x + rows / k * k * width, rows % k * width);
+  for (int64_t part = 1; part < k; ++part) join_row(kind, wide, wide + part * width, width);
+  std::memcpy(y, wide, static_cast<size_t>(width) * sizeof(T));
+}
+
+// log(sum(exp(x))) = m + log(sum(exp(x - m))); an infinite or NaN maximum is the result itself.
+template <class T>
+HWY_INLINE Simd<T> finish_logsumexp(Simd<T> m, Simd<T> s) {
+  return select(abs(m) < std::numeric_limits<T>::infinity(), m + log(s), m);
+}
+
+template <class T>
+HWY_INLINE T reduce_row(LogSumExp, const T* x, int64_t size) {
+  using S = Simd<T>;
+  const T m = reduce_row(Max(), x, size);
+  if (!(std::fabs(m) < std::numeric_limits<T>::infinity())) return m;
+  const T s = sum_row<T>(
+      size, [&](int64_t i, int64_t n) HWY_ATTR { return exp_nonpositive(S::load_n(x + i, n, -std::numeric_limits<T>::infinity()) - m); });
+  return m + std::log(s);
+}
+
+template <class T>
+void reduce_columns(LogSumExp, T* y, const T* x, int64_t rows, int64_t stride, int64_t width) {
+  using S = Simd<T>;
+  reduce_columns(Max(), y, x, rows, stride, width);
+  T sums[tile_width] = {};
+  for (int64_t r = 0; r < rows; ++r) {
+    const T* row = x + r * stride;
+    each_vector<T>(width, [&](int64_t i, int64_t n) HWY_ATTR {
+      (S::load_n(sums + i, n) + exp_nonpositive(S::load_n(row + i, n) - S::load_n(y + i, n))).store_n(sums + i, n);
+    });
+  }
+  each_vector<T>(width,
+                 [&](int64_t i, int64_t n) HWY_ATTR { finish_logsumexp(S::load_n(y + i, n), S::load_n(sums + i, n)).store_n(y + i, n); });
+}
+
+template <class T>
+void reduce_narrow_columns(LogSumExp kind, T* y, const T* x, int64_t rows, int64_t width) {
+  reduce_columns(kind, y, x, rows, width, width);
+}
+
+// ---- one axis, then any set ---------------------------------------------------------------------------------------------------------
+
+// [outer, length, inner] -> [outer, inner]. A long axis is cut into pieces of fixed size; their results are one more axis to reduce.
+template <class Kind, class T>
+void reduce_axis(Kind kind, T* y, const T* x, AxisView v) {
+  const int64_t width = std::min(v.inner, tile_width);
+  const int64_t tiles = (v.inner + width - 1) / width;
+  const int64_t wanted = std::max<int64_t>(1, v.length * width / piece_size);
+  const int64_t rows = (v.length + wanted - 1) / wanted, pieces = (v.length + rows - 1) / rows;
+  Tensor partial;
+  T* to = y;
+  if (pieces > 1) {
+    partial = empty({v.outer, pieces, v.inner}, {.dtype = dtype_of<T>});
+    to = partial.data<T>();
+  }
+  const int64_t grain = piece_size / (rows * width) + 1;
+  parallel_for(v.outer * pieces * tiles, grain, [&](int64_t begin, int64_t end) HWY_ATTR {
+    for (int64_t item = begin; item < end; ++item) {
+      const int64_t row = item / tiles, column = item % tiles * width;
+      const int64_t first = row % pieces * rows, size = std::min(rows, v.length - first);
+      const T* from = x + (row / pieces * v.length + first) * v.inner + column;
+      T* result = to + row * v.inner + column;
+      if (v.inner == 1) {
+        *result = reduce_row(kind, from, size);
+      } else if (2 * v.inner <= fold_width) {
+        reduce_narrow_columns(kind, result, from, size, v.inner);
+      } else {
+        reduce_columns(kind, result, from, size, v.inner, std::min(width, v.inner - column));
+      }
+    }
+  });
+  if (pieces > 1) reduce_axis(kind, y, static_cast<const T*>(to), {v.outer, pieces, v.inner});
+}
+
+// One group of axes after the other, the longest first: what remains to be read shrinks fastest.
+template <class Kind>
+void reduce(Kind kind, const char* op, Tensor& y, const Tensor& x, AxisSet axes) {
+  dispatch_float(x.dtype(), op, [&]<class T>() HWY_ATTR {
+    if (x.numel() == 0) return fill(y, Kind::identity);
+    AxisGroups groups(x.shape(), axes);
+    Tensor from = x;
+    int group = groups.longest_reduced();
+    if (group < 0) return copy_bytes(y.raw(), y.device(), x.raw(), x.device(), x.bytes());
+    while (group >= 0) {
+      const AxisView v = groups.view(group);
+      groups.remove(group);
+      group = groups.longest_reduced();
+      Tensor to = group < 0 ? y : empty({v.outer, v.inner}, {.dtype = x.dtype()});
+      reduce_axis(kind, to.data<T>(), std::as_const(from).data<T>(), v);
+      from = to;
+    }
+  });
+}
+
+void sum(Tensor& y, const Tensor& x, AxisSet axes) { reduce(Sum(), "sum", y, x, axes); }
+void reduce_max(Tensor& y, const Tensor& x, AxisSet axes) { reduce(Max(), "max", y, x, axes); }
+void reduce_min(Tensor& y, const Tensor& x, AxisSet axes) { reduce(Min(), "min", y, x, axes); }
+void logsumexp(Tensor& y, const Tensor& x, AxisSet axes) { reduce(LogSumExp(), "logsumexp", y, x, axes); }
+
+// ---- backward -------------------------------------------------------------------------------------------------------------------------
+
+// dx[i] = f(i, j, n) for vectors of n elements, where j is the element of y that x[i] was reduced to. f gets the loader of y's side:
+// one value for all lanes when the innermost axis was reduced, neighbours otherwise.
+template <class T, class F>
+void spread(const AxisGroups& groups, F f) {
+  const bool reduced = groups.count > 0 && groups[groups.count - 1].reduced;
+  const int64_t run = groups.count > 0 ? groups[groups.count - 1].size : 1;
+  int64_t runs = 1;
+  for (int g = 0; g + 1 < groups.count; ++g) runs *= groups[g].size;
+  const int64_t pieces = (run + piece_size - 1) / piece_size;
+  parallel_for(runs * pieces, piece_size / run + 1, [&](int64_t begin, int64_t end) HWY_ATTR {
+    for (int64_t item = begin; item < end; ++item) {
+      const int64_t first = item % pieces * piece_size, size = std::min(piece_size, run - first);
+      int64_t j = 0, stride = reduced ? 1 : run, rest = item / pieces;
+      for (int g = groups.count - 2; g >= 0; --g) {
+        if (!groups[g].reduced) {
+          j += rest % groups[g].size * stride;
+          stride *= groups[g].size;
+        }
+        rest /= groups[g].size;
+      }
+      const int64_t at = item / pieces * run + first;
+      if (reduced) {
+        each_vector<T>(size, [&](int64_t i, int64_t n) HWY_ATTR { f(at + i, n, [&](const T* p) HWY_ATTR { return Simd<T>(p[j]); }); });
+      } else {
+        each_vector<T>(size, [&](int64_t i, int64_t n)
+                                 HWY_ATTR { f(at + i, n, [&](const T* p) HWY_ATTR { return Simd<T>::load_n(p + j + first + i, n); }); });
+      }
+    }
+  });
+}
+
+void reduce_extreme_backward(Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& y, AxisSet axes) {
+  dispatch_float(x.dtype(), "max", [&]<class T>() HWY_ATTR {
+    using S = Simd<T>;
+    const AxisGroups groups(x.shape(), axes);
+    if (x.numel() == 0) return;
+    T* dxs = dx.data<T>();
+    const T *xs = x.data<T>(), *ys = y.data<T>();
+    spread<T>(groups, [&](int64_t i, int64_t n, auto of) HWY_ATTR {  // 1 where x is the extreme (NaN is the extreme of its group)
+      const S a = S::load_n(xs + i, n), b = of(ys);
+      select(a == b || (is_nan(a) && is_nan(b)), S(1), S(0)).store_n(dxs + i, n);
+    });
+    Tensor share = empty_like(y);
+    sum(share, dx, axes);  // how many there are
+    T* shares = share.data<T>();
+    const T* dys = dy.data<T>();
+    for (int64_t j = 0; j < y.numel(); ++j) shares[j] = dys[j] / shares[j];
+    spread<T>(groups, [&](int64_t i, int64_t n, auto of) HWY_ATTR { (S::load_n(dxs + i, n) * of(shares)).store_n(dxs + i, n); });
+  });
+}
+
+void logsumexp_backward(Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& y, AxisSet axes) {
+  dispatch_float(x.dtype(), "logsumexp", [&]<class T>() HWY_ATTR {
+    using S = Simd<T>;
+    const AxisGroups groups(x.shape(), axes);
+    if (x.numel() == 0) return;
+    T* dxs = dx.data<T>();
+    const T *dys = dy.data<T>(), *xs = x.data<T>(), *ys = y.data<T>();
+    spread<T>(groups, [&](int64_t i, int64_t n, auto of) HWY_ATTR {
+      const S result = of(ys);
+      const S share = exp_nonpositive(S::load_n(xs + i, n) - result);
+      // A group of -infinities only has no direction to grow in: zero.
+      select(result == -std::numeric_limits<T>::infinity(), S(0), of(dys) * share).store_n(dxs + i, n);
+    });
+  });
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace weft::cpu
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace weft::cpu {
+
+HWY_EXPORT(sum);
+HWY_EXPORT(reduce_max);
+HWY_EXPORT(reduce_min);
+HWY_EXPORT(logsumexp);
+HWY_EXPORT(reduce_extreme_backward);
+HWY_EXPORT(logsumexp_backward);
+
+void sum(Tensor& y, const Tensor& x, AxisSet axes) { HWY_DYNAMIC_DISPATCH(sum)(y, x, axes); }
+void reduce_max(Tensor& y, const Tensor& x, AxisSet axes) { HWY_DYNAMIC_DISPATCH(reduce_max)(y, x, axes); }
+void reduce_min(Tensor& y, const Tensor& x, AxisSet axes) { HWY_DYNAMIC_DISPATCH(reduce_min)(y, x, axes); }
+void logsumexp(Tensor& y, const Tensor& x, AxisSet axes) { HWY_DYNAMIC_DISPATCH(logsumexp)(y, x, axes); }
+void reduce_extreme_backward(Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& y, AxisSet axes) {
+  HWY_DYNAMIC_DISPATCH(reduce_extreme_backward)(dx, dy, x, y, axes);
+}
+void logsumexp_backward(Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& y, AxisSet axes) {
+  HWY_DYNAMIC_DISPATCH(logsumexp_backward)(dx, dy, x, y, axes);
+}
+
+}  // namespace weft::cpu
+#endif  // HWY_ONCE
