@@ -48,6 +48,7 @@ namespace {
 std::atomic<uint64_t> next_sequence{1};
 thread_local bool grad_is_enabled = true;
 thread_local bool anomaly_mode = false;
+thread_local bool retains_graph = false;  // of the innermost backward that runs on this thread
 
 // Releases a node without recursion: a dying node's edges and captures may hold the last handle of the node before it, and so on for
 // 100,000 ops. Nodes that die while another one is being destroyed queue up here instead of nesting.
@@ -227,6 +228,11 @@ class Pass {
 
   void run(bool fill_leaves) {
     NoGrad no_grad;
+    struct Restore {
+      bool before = retains_graph;
+      ~Restore() { retains_graph = before; }
+    } restore;
+    retains_graph = options_.retain_graph;
     while (!queue_.empty()) {
       std::shared_ptr<Node> node = queue_.top().node;
       queue_.pop();
@@ -303,6 +309,8 @@ void start_all(Pass& pass, std::span<const Tensor> ys, std::span<const Tensor> d
 }
 
 }  // namespace
+
+bool graph_is_retained() { return retains_graph; }
 
 void backward(const Tensor& y, const Tensor& dy, BackwardOptions options) {
   Pass pass(options);

@@ -110,6 +110,10 @@ void backward(const Tensor& y, const Tensor& dy = {}, BackwardOptions options = 
 /// The same from several outputs at once.
 void backward(std::span<const Tensor> ys, std::span<const Tensor> dys, BackwardOptions options = {});
 
+/// Inside a closure that runs in a backward: may it run again (retain_graph)? If not, memory that it alone still holds is free to become
+/// the gradient.
+bool graph_is_retained();
+
 /// d(y . dy)/d(x) for each x (a leaf or an intermediate result); leaves are not touched. Undefined where y does not depend on x.
 Grads gradients(std::span<const Tensor> ys, std::span<const Tensor> dys, std::span<const Tensor> xs, BackwardOptions options = {});
 
