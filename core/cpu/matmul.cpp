@@ -1,0 +1,144 @@
+// Matrix products on OpenBLAS, and the bias epilogue of a linear layer.
+#include <cblas.h>
+
+#include <algorithm>
+#include <type_traits>
+#include <vector>
+
+#include "weft/core/cpu/blas.h"
+#include "weft/core/cpu/parallel.h"
+#include "weft/core/kernels.h"
+
+namespace weft::cpu {
+namespace {
+
+// One product y [n, m] = alpha * op(a) op(b) + beta * y, row-major.
+struct Product {
+  int64_t n, m, k;
+  bool transpose_a, transpose_b;
+  double alpha, beta;
+};
+
+CBLAS_TRANSPOSE flag(bool transpose) { return transpose ? CblasTrans : CblasNoTrans; }
+
+template <class T>
+void gemv(bool transpose, int64_t rows, int64_t columns, double alpha, const T* matrix, const T* x, double beta, T* y) {
+  const auto r = static_cast<blasint>(rows), c = static_cast<blasint>(columns);
+  if constexpr (std::is_same_v<T, float>) {
+    cblas_sgemv(CblasRowMajor, flag(transpose), r, c, static_cast<float>(alpha), matrix, c, x, 1, static_cast<float>(beta), y, 1);
+  } else {
+    cblas_dgemv(CblasRowMajor, flag(transpose), r, c, alpha, matrix, c, x, 1, beta, y, 1);
+  }
+}
+
+template <class T>
+void product(const Product& p, T* y, const T* a, const T* b) {
+  // A single row or column is a matrix-vector product, bound by memory: gemm would pack the matrix first. A vector is contiguous
+  // whichever way it is transposed.
+  if (p.n == 1) {
+    gemv(!p.transpose_b, p.transpose_b ? p.m : p.k, p.transpose_b ? p.k : p.m, p.alpha, b, a, p.beta, y);
+    return;
+  }
+  if (p.m == 1) {
+    gemv(p.transpose_a, p.transpose_a ? p.k : p.n, p.transpose_a ? p.n : p.k, p.alpha, a, b, p.beta, y);
+    return;
+  }
+  const auto n = static_cast<blasint>(p.n), m = static_cast<blasint>(p.m), k = static_cast<blasint>(p.k);
+  const blasint lda = p.transpose_a ? n : k, ldb = p.transpose_b ? k : m;
+  if constexpr (std::is_same_v<T, float>) {
+    cblas_sgemm(CblasRowMajor, flag(p.transpose_a), flag(p.transpose_b), n, m, k, static_cast<float>(p.alpha), a, lda, b, ldb,
+                static_cast<float>(p.beta), y, m);
+  } else {
+    cblas_dgemm(CblasRowMajor, flag(p.transpose_a), flag(p.transpose_b), n, m, k, p.alpha, a, lda, b, ldb, p.beta, y, m);
+  }
+}
+
+int64_t batch_size(const Shape& shape) {
+  int64_t count = 1;
+  for (int axis = 0; axis < shape.rank() - 2; ++axis) count *= shape[axis];
+  return count;
+}
+
+// For each matrix of y, which matrix of an operand with shape `operand` it reads (leading axes broadcast).
+std::vector<int64_t> matrix_numbers(const Shape& y, const Shape& operand) {
+  const int64_t batch = batch_size(y);
+  std::vector<int64_t> numbers(static_cast<size_t>(batch), 0);
+  int64_t y_stride = 1, operand_stride = 1;
+  for (int back = 2; back < operand.rank(); ++back) {
+    const int64_t size = y.back(back);
+    if (operand.back(back) > 1) {
+      for (int64_t i = 0; i < batch; ++i) numbers[static_cast<size_t>(i)] += i / y_stride % size * operand_stride;
+    }
+    operand_stride *= operand.back(back);
+    y_stride *= size;
+  }
+  return numbers;
+}
+
+// Below this many operations a product runs faster on one thread than shared out, so a batch of them goes parallel over the batch.
+constexpr int64_t small_product = int64_t{1} << 25;
+
+}  // namespace
+
+void matmul(Tensor& y, const Tensor& a, const Tensor& b, bool transpose_a, bool transpose_b, double alpha, bool accumulate) {
+  if (y.numel() == 0) return;
+  Product p{.n = y.shape().back(1),
+            .m = y.shape().back(0),
+            .k = a.shape().back(transpose_a ? 1 : 0),
+            .transpose_a = transpose_a,
+            .transpose_b = transpose_b,
+            .alpha = alpha,
+            .beta = accumulate ? 1.0 : 0.0};
+  if (p.k == 0) {
+    if (!accumulate) fill(y, 0);
+    return;
+  }
+  prepare_blas();
+  int64_t batch = batch_size(y.shape());
+  const int64_t batch_a = batch_size(a.shape()), batch_b = batch_size(b.shape());
+  if (batch_b == 1 && batch_a == batch && !transpose_a) {  // every matrix of a meets the same b: one tall product
+    p.n *= batch;
+    batch = 1;
+  }
+  dispatch_float(y.dtype(), "matmul", [&]<class T>() {
+    T* out = y.data<T>();
+    const T* left = a.data<T>();
+    const T* right = b.data<T>();
+    if (batch == 1) {
+      product(p, out, left, right);
+      return;
+    }
+    const std::vector<int64_t> a_number = matrix_numbers(y.shape(), a.shape()), b_number = matrix_numbers(y.shape(), b.shape());
+    const auto one = [&](int64_t i) {
+      product(p, out + i * p.n * p.m, left + a_number[static_cast<size_t>(i)] * p.n * p.k,
+              right + b_number[static_cast<size_t>(i)] * p.k * p.m);
+    };
+    if (2 * p.n * p.m * p.k >= small_product && batch < 4 * num_threads()) {
+      for (int64_t i = 0; i < batch; ++i) one(i);
+    } else {
+      const int64_t grain = std::max<int64_t>(1, (int64_t{1} << 16) / (p.n * p.m * p.k));
+      parallel_for(batch, grain, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) one(i);
+      });
+    }
+  });
+}
+
+void add_bias(Tensor& y, const Tensor& bias) {
+  const int64_t columns = bias.numel();
+  if (columns == 0) return;
+  const int64_t rows = y.numel() / columns;
+  dispatch_float(y.dtype(), "add_bias", [&]<class T>() {
+    const T* add = bias.data<T>();
+    T* out = y.data<T>();
+    parallel_for(rows, std::max<int64_t>(1, (int64_t{1} << 15) / columns), [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) {
+        T* line = out + row * columns;
+#pragma omp simd
+        for (int64_t i = 0; i < columns; ++i) line[i] += add[i];
+      }
+    });
+  });
+}
+
+}  // namespace weft::cpu
