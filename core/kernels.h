@@ -196,7 +196,7 @@ WEFT_KERNEL(void rotary(Tensor& y, const Tensor& x, const Tensor& cos, const Ten
 // ---- optimizer: one pass over all parameters; the caller counts the change in place (Tensor::bump_version) ---------------------------
 /// One parameter and what belongs to it; moments may be undefined where the rule needs none.
 struct ParameterSlot {
-  Tensor value, grad, moment1, moment2, max_moment2;
+  Tensor value = {}, grad = {}, moment1 = {}, moment2 = {}, max_moment2 = {};
   double lr = 0, weight_decay = 0;
 };
 struct AdamRule {

@@ -1,0 +1,59 @@
+#include "weft/train/adam.h"
+
+#include <map>
+
+#include "weft/core/kernels.h"
+
+namespace weft {
+namespace {
+
+AdamOptions as_adam(const AdamWOptions& o) {
+  return {.lr = o.lr,
+          .beta1 = o.beta1,
+          .beta2 = o.beta2,
+          .eps = o.eps,
+          .weight_decay = o.weight_decay,
+          .decoupled = true,
+          .amsgrad = o.amsgrad,
+          .maximize = o.maximize};
+}
+
+}  // namespace
+
+Adam::Adam(std::vector<Tensor> parameters, const AdamOptions& options)
+    : Adam(std::vector<ParameterGroup>{{std::move(parameters), options.lr, options.weight_decay}}, options) {}
+
+Adam::Adam(std::vector<ParameterGroup> groups, const AdamOptions& options)
+    : Optimizer("adam", std::move(groups), {"exp_avg", "exp_avg_sq", "max_exp_avg_sq"}), options_(options) {
+  WEFT_CHECK(options.beta1 >= 0 && options.beta1 < 1 && options.beta2 >= 0 && options.beta2 < 1,
+             "adam: betas should be in [0, 1), got {} and {}", options.beta1, options.beta2);
+}
+
+void Adam::step(double grad_scale) {
+  // Parameters whose first gradient came later count their own steps. Usually there is one number, so one launch.
+  std::map<int64_t, std::vector<ParameterSlot>> slots_at_step;
+  for_each_gradient([&](Tensor& p, const Tensor& gradient, const ParameterGroup& group, State& state) {
+    const size_t needed = options_.amsgrad ? 3 : 2;
+    for (size_t m = 0; m < needed; ++m) {
+      if (!state.moments[m].defined()) state.moments[m] = zeros_like(p);
+    }
+    slots_at_step[++state.step].push_back(
+        {p, gradient, state.moments[0], state.moments[1], state.moments[2], group.lr, group.weight_decay});
+    p.bump_version();
+  });
+  for (auto& [step, slots] : slots_at_step) {
+    const AdamRule rule{.beta1 = options_.beta1,
+                        .beta2 = options_.beta2,
+                        .eps = options_.eps,
+                        .decoupled = options_.decoupled,
+                        .amsgrad = options_.amsgrad,
+                        .step = step,
+                        .grad_scale = options_.maximize ? -grad_scale : grad_scale};
+    WEFT_LAUNCH(slots[0].value, adam_step(slots, rule));
+  }
+}
+
+AdamW::AdamW(std::vector<Tensor> parameters, const AdamWOptions& options) : Adam(std::move(parameters), as_adam(options)) {}
+AdamW::AdamW(std::vector<ParameterGroup> groups, const AdamWOptions& options) : Adam(std::move(groups), as_adam(options)) {}
+
+}  // namespace weft

@@ -1,0 +1,39 @@
+// Exponential moving average of weights: average = decay average + (1 - decay) weight after every step. Averages start as the weights.
+#pragma once
+
+#include "weft/nn/module.h"
+
+namespace weft {
+
+class Ema {
+ public:
+  explicit Ema(std::vector<Tensor> parameters, double decay = 0.999);
+
+  /// After an optimizer step.
+  void update();
+  /// Exchanges weights and averages: evaluate between two calls.
+  void swap();
+
+  const std::vector<Tensor>& averages() const { return averages_; }
+  /// "0", "1", ... in the order of the parameters, sharing memory.
+  StateDict state_dict() const;
+  void load_state_dict(const StateDict& state);
+
+ private:
+  std::vector<Tensor> parameters_, averages_;
+  double decay_;
+};
+
+/// While it lives, the parameters hold their averages.
+class AveragedWeights {
+ public:
+  explicit AveragedWeights(Ema& ema) : ema_(ema) { ema_.swap(); }
+  ~AveragedWeights() { ema_.swap(); }
+  AveragedWeights(const AveragedWeights&) = delete;
+  AveragedWeights& operator=(const AveragedWeights&) = delete;
+
+ private:
+  Ema& ema_;
+};
+
+}  // namespace weft

@@ -1,0 +1,69 @@
+#include "weft/train/optimizer.h"
+
+#include <algorithm>
+#include <set>
+
+namespace weft {
+
+Optimizer::Optimizer(const char* name, std::vector<ParameterGroup> groups, std::vector<std::string> moment_names)
+    : name_(name), moment_names_(std::move(moment_names)), groups_(std::move(groups)) {
+  std::set<const Node*> seen;
+  for (const ParameterGroup& group : groups_) {
+    for (const Tensor& p : group.parameters) {
+      WEFT_CHECK(is_parameter(p), "{}: {} is not a parameter; make it one with parameter(x)", name_, p);
+      WEFT_CHECK(seen.insert(p.node().get()).second, "{}: parameter {} {} is given twice", name_, parameters_.size(), p.shape());
+      WEFT_CHECK(parameters_.empty() || p.device() == parameters_[0].device(),
+                 "{}: parameters are on {} and {}; move the model to one device first", name_, parameters_[0].device(), p.device());
+      parameters_.push_back(p);
+      states_.push_back({0, std::vector<Tensor>(moment_names_.size())});
+    }
+  }
+  WEFT_CHECK(!parameters_.empty(), "{}: no parameters given", name_);
+}
+
+void Optimizer::zero_grad() {
+  for (const Tensor& p : parameters_) weft::zero_grad(p);
+}
+
+void Optimizer::set_lr(double lr) {
+  for (ParameterGroup& group : groups_) group.lr = lr;
+}
+
+StateDict Optimizer::state_dict() const {
+  StateDict state;
+  for (size_t i = 0; i < states_.size(); ++i) {
+    if (states_[i].step == 0) continue;
+    const std::string prefix = std::to_string(i) + ".";
+    state.emplace_back(prefix + "step", from_vector<int64_t>({states_[i].step}, {}));
+    for (size_t m = 0; m < moment_names_.size(); ++m) {
+      if (states_[i].moments[m].defined()) state.emplace_back(prefix + moment_names_[m], states_[i].moments[m]);
+    }
+  }
+  return state;
+}
+
+void Optimizer::load_state_dict(const StateDict& state) {
+  std::vector<State> loaded(states_.size(), {0, std::vector<Tensor>(moment_names_.size())});
+  std::string unexpected;
+  for (const auto& [name, value] : state) {
+    const size_t dot = name.find('.');
+    const std::string key = dot == std::string::npos ? "" : name.substr(dot + 1);
+    const bool numbered = dot != std::string::npos && dot > 0 && dot < 10 && std::all_of(name.begin(), name.begin() + dot, ::isdigit);
+    const size_t i = numbered ? std::stoul(name.substr(0, dot)) : states_.size();
+    const auto moment = std::find(moment_names_.begin(), moment_names_.end(), key);
+    if (i >= states_.size() || (key != "step" && moment == moment_names_.end())) {
+      unexpected += (unexpected.empty() ? "" : ", ") + name;
+    } else if (key == "step") {
+      loaded[i].step = static_cast<int64_t>(value.item());
+    } else {
+      WEFT_CHECK(value.shape() == parameters_[i].shape(), "{}: state {} should be {}, got {}", name_, name, parameters_[i].shape(), value);
+      Tensor copy = empty_like(parameters_[i]);
+      copy.copy_from(value);
+      loaded[i].moments[static_cast<size_t>(moment - moment_names_.begin())] = copy;
+    }
+  }
+  WEFT_CHECK(unexpected.empty(), "{}: the state has names that do not belong to {} parameters: {}", name_, states_.size(), unexpected);
+  states_ = std::move(loaded);
+}
+
+}  // namespace weft

@@ -1,0 +1,80 @@
+// What all optimizers share: groups of parameters, their state, and its names in a checkpoint.
+//
+//     AdamW optimizer(parameters(model), {.lr = 3e-4, .weight_decay = 0.1});
+//     for (...) {
+//       backward(loss_of(model, batch));
+//       const double norm = grad_norm(optimizer.parameters());
+//       optimizer.set_lr(warmup_cosine(step, schedule));
+//       optimizer.step(clip_scale(norm, 1.0));
+//       optimizer.zero_grad();
+//     }
+//
+// A step is one fused pass over all parameters that have a gradient; clipping costs nothing because the gradients are scaled on the way.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "weft/nn/module.h"
+
+namespace weft {
+
+/// Parameters with settings of their own. They may be changed between steps.
+struct ParameterGroup {
+  std::vector<Tensor> parameters;
+  double lr = 1e-3;
+  double weight_decay = 0;
+};
+
+class Optimizer {
+ public:
+  virtual ~Optimizer() = default;
+
+  /// Updates every parameter that has a gradient, from grad_scale times that gradient.
+  virtual void step(double grad_scale = 1) = 0;
+
+  /// Clears the gradients of all parameters.
+  void zero_grad();
+  /// Sets the learning rate of all groups.
+  void set_lr(double lr);
+  /// All parameters, in the order of the groups: their index names them in the state.
+  const std::vector<Tensor>& parameters() const { return parameters_; }
+
+  std::vector<ParameterGroup>& groups() { return groups_; }
+  const std::vector<ParameterGroup>& groups() const { return groups_; }
+
+  /// What a resumed run needs besides the weights: "3.step", "3.exp_avg", ... for parameter 3, sharing memory with the optimizer.
+  /// Parameters that have not been updated yet are absent.
+  StateDict state_dict() const;
+  /// Copies a state back; parameters that are absent start afresh. An error lists names that do not belong here.
+  void load_state_dict(const StateDict& state);
+
+ protected:
+  /// `moment_names`: the tensors that the state of a parameter may hold.
+  Optimizer(const char* name, std::vector<ParameterGroup> groups, std::vector<std::string> moment_names);
+
+  struct State {
+    int64_t step = 0;             // updates so far
+    std::vector<Tensor> moments;  // by moment_names; undefined where the rule needs none
+  };
+  /// Calls f(parameter, gradient, group, state) for every parameter that has a gradient.
+  template <class F>
+  void for_each_gradient(F f) {
+    size_t i = 0;
+    for (const ParameterGroup& group : groups_) {
+      for (size_t k = 0; k < group.parameters.size(); ++k, ++i) {
+        const Tensor gradient = grad(parameters_[i]);
+        if (gradient.defined()) f(parameters_[i], gradient, group, states_[i]);
+      }
+    }
+  }
+
+ private:
+  std::string name_;
+  std::vector<std::string> moment_names_;
+  std::vector<ParameterGroup> groups_;
+  std::vector<Tensor> parameters_;
+  std::vector<State> states_;
+};
+
+}  // namespace weft

@@ -1,0 +1,35 @@
+#include "weft/train/sgd.h"
+
+#include "weft/core/kernels.h"
+
+namespace weft {
+
+Sgd::Sgd(std::vector<Tensor> parameters, const SgdOptions& options)
+    : Sgd(std::vector<ParameterGroup>{{std::move(parameters), options.lr, options.weight_decay}}, options) {}
+
+Sgd::Sgd(std::vector<ParameterGroup> groups, const SgdOptions& options)
+    : Optimizer("sgd", std::move(groups), {"momentum_buffer"}), options_(options) {
+  WEFT_CHECK(!options.nesterov || (options.momentum > 0 && options.dampening == 0),
+             "sgd: nesterov needs momentum above 0 and dampening 0, got {} and {}", options.momentum, options.dampening);
+}
+
+void Sgd::step(double grad_scale) {
+  std::vector<ParameterSlot> first, later;
+  for_each_gradient([&](Tensor& p, const Tensor& gradient, const ParameterGroup& group, State& state) {
+    if (options_.momentum != 0 && !state.moments[0].defined()) state.moments[0] = empty_like(p);
+    ParameterSlot slot{.value = p, .grad = gradient, .moment1 = state.moments[0], .lr = group.lr, .weight_decay = group.weight_decay};
+    (state.step++ == 0 ? first : later).push_back(std::move(slot));
+    p.bump_version();
+  });
+  for (auto* slots : {&first, &later}) {
+    if (slots->empty()) continue;
+    const SgdRule rule{.momentum = options_.momentum,
+                       .dampening = options_.dampening,
+                       .nesterov = options_.nesterov,
+                       .first_step = slots == &first,
+                       .grad_scale = options_.maximize ? -grad_scale : grad_scale};
+    WEFT_LAUNCH((*slots)[0].value, sgd_step(*slots, rule));
+  }
+}
+
+}  // namespace weft
