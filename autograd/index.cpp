@@ -1,0 +1,146 @@
+// Ops over int64 indices. Indices are checked here, so kernels need not.
+#include "weft/autograd/ops.h"
+#include "weft/core/kernels.h"
+
+namespace weft {
+namespace {
+
+void check_index(const char* op, const Tensor& index, int64_t size) {
+  WEFT_CHECK(index.dtype() == DType::int64, "{}: indices must be int64, got {}", op, index);
+  if (index.numel() == 0) return;
+  Tensor range = empty({2}, {.dtype = DType::int64, .device = index.device()});
+  WEFT_LAUNCH(index, index_range(range, index));
+  const std::vector<int64_t> ends = range.to_vector<int64_t>();
+  WEFT_CHECK(ends[0] >= 0 && ends[1] < size, "{}: index {} is out of range [0, {})", op, ends[0] < 0 ? ends[0] : ends[1], size);
+}
+
+TensorOptions options_of(const Tensor& x) { return {.dtype = x.dtype(), .device = x.device()}; }
+
+// The result of gathering `values` by `index` along axis: its backward puts the gradient back.
+Tensor recorded_gather(const char* op, Tensor values, const Tensor& x, const Tensor& index, int axis, const Location& at) {
+  return record(
+      op, std::move(values), {x},
+      [index, axis, old = x.shape()](const Tensor& dy) -> Grads {
+        Tensor dx = zeros(old, options_of(dy));
+        WEFT_LAUNCH(dy, scatter_add(dx, dy, index, axis));
+        return {dx};
+      },
+      at);
+}
+
+void check_same_but_axis(const char* op, const Tensor& x, const Tensor& index, int axis) {
+  bool fits = x.rank() == index.rank();
+  for (int i = 0; fits && i < x.rank(); ++i) fits = i == axis || x.shape()[i] == index.shape()[i];
+  WEFT_CHECK(fits, "{}: x is {} and the index {}; they must agree outside axis {}", op, x, index, axis);
+}
+
+}  // namespace
+
+Tensor gather(const Tensor& x, int axis, const Tensor& index, Location at) {
+  axis = normalize_axis("gather", axis, x.rank());
+  check_same_but_axis("gather", x, index, axis);
+  check_index("gather", index, x.shape()[axis]);
+  Tensor y = empty(index.shape(), options_of(x));
+  WEFT_LAUNCH(x, gather(y, x, index, axis));
+  return recorded_gather("gather", y, x, index, axis, at);
+}
+
+Tensor scatter_add(const Tensor& x, int axis, const Tensor& index, const Tensor& src, Location at) {
+  axis = normalize_axis("scatter_add", axis, x.rank());
+  WEFT_CHECK(src.shape() == index.shape() && src.dtype() == x.dtype(),
+             "scatter_add: the source is {}, the index {}, x {}; source and index need one shape", src, index, x);
+  check_same_but_axis("scatter_add", x, index, axis);
+  check_index("scatter_add", index, x.shape()[axis]);
+  Tensor y = clone(x);
+  WEFT_LAUNCH(x, scatter_add(y, src, index, axis));
+  return record(
+      "scatter_add", y, {x, src},
+      [index, axis](const Tensor& dy) -> Grads {
+        Tensor dsrc = empty(index.shape(), options_of(dy));
+        WEFT_LAUNCH(dy, gather(dsrc, dy, index, axis));
+        return {dy, dsrc};
+      },
+      at);
+}
+
+Tensor index_select(const Tensor& x, int axis, const Tensor& index, Location at) {
+  axis = normalize_axis("index_select", axis, x.rank());
+  WEFT_CHECK(index.rank() == 1, "index_select: expected a list of indices, got {}", index);
+  check_index("index_select", index, x.shape()[axis]);
+  Shape shape = x.shape();
+  shape[axis] = index.numel();
+  Tensor y = empty(shape, options_of(x));
+  WEFT_LAUNCH(x, index_select(y, x, index, axis));
+  return record(
+      "index_select", y, {x},
+      [index, axis, old = x.shape()](const Tensor& dy) -> Grads {
+        Tensor dx = zeros(old, options_of(dy));
+        WEFT_LAUNCH(dy, index_add(dx, dy, index, axis));
+        return {dx};
+      },
+      at);
+}
+
+Tensor embedding(const Tensor& weight, const Tensor& ids, Location at) {
+  WEFT_CHECK(weight.rank() == 2, "embedding: the table should be [vocab_size, dim], got {}", weight);
+  check_index("embedding", ids, weight.size(0));
+  const int64_t dim = weight.size(1);
+  Shape shape = ids.shape();
+  shape.push_back(dim);
+  Tensor y = empty(shape, options_of(weight));
+  const Tensor list = ids.viewed_as({ids.numel()});
+  WEFT_LAUNCH(weight, index_select(y, weight, list, 0));
+  return record(
+      "embedding", y, {weight},
+      [list, dim, old = weight.shape()](const Tensor& dy) -> Grads {
+        Tensor dweight = zeros(old, options_of(dy));
+        WEFT_LAUNCH(dy, index_add(dweight, dy.viewed_as({list.numel(), dim}), list, 0));
+        return {dweight};
+      },
+      at);
+}
+
+Tensor one_hot(const Tensor& index, int64_t classes, TensorOptions options) {
+  check_index("one_hot", index, classes);
+  Shape shape = index.shape();
+  shape.push_back(classes);
+  Tensor y = empty(shape, options);
+  WEFT_LAUNCH(index, one_hot(y, index));
+  return y;
+}
+
+SortResult sort(const Tensor& x, int axis, bool descending, Location at) {
+  axis = normalize_axis("sort", axis, x.rank());
+  Tensor values = empty_like(x), indices = empty(x.shape(), {.dtype = DType::int64, .device = x.device()});
+  WEFT_LAUNCH(x, sort(values, indices, x, axis, descending));
+  return {recorded_gather("sort", values, x, indices, axis, at), indices};
+}
+
+Tensor argsort(const Tensor& x, int axis, bool descending) {
+  NoGrad no_grad;
+  return sort(x, axis, descending).indices;
+}
+
+SortResult topk(const Tensor& x, int64_t k, int axis, bool largest, Location at) {
+  axis = normalize_axis("topk", axis, x.rank());
+  WEFT_CHECK(k >= 0 && k <= x.shape()[axis], "topk: k is {}, axis {} of {} has {} elements", k, axis, x, x.shape()[axis]);
+  Shape shape = x.shape();
+  shape[axis] = k;
+  Tensor values = empty(shape, options_of(x)), indices = empty(shape, {.dtype = DType::int64, .device = x.device()});
+  WEFT_LAUNCH(x, topk(values, indices, x, axis, largest));
+  return {recorded_gather("topk", values, x, indices, axis, at), indices};
+}
+
+Tensor tril_mask(int64_t rows, int64_t columns, int64_t diagonal, Device device) {
+  Tensor y = empty({rows, columns}, {.dtype = DType::boolean, .device = device});
+  WEFT_LAUNCH(y, triangular_mask(y, diagonal, false));
+  return y;
+}
+
+Tensor triu_mask(int64_t rows, int64_t columns, int64_t diagonal, Device device) {
+  Tensor y = empty({rows, columns}, {.dtype = DType::boolean, .device = device});
+  WEFT_LAUNCH(y, triangular_mask(y, diagonal, true));
+  return y;
+}
+
+}  // namespace weft

@@ -1,0 +1,283 @@
+// Ops that move elements. Each backward is another op of this file's kernels.
+#include "weft/autograd/ops.h"
+#include "weft/core/kernels.h"
+
+namespace weft {
+namespace {
+
+Tensor like(const Tensor& x, const Shape& shape) { return empty(shape, {.dtype = x.dtype(), .device = x.device()}); }
+
+Shape with_size(Shape shape, int axis, int64_t size) {
+  shape[axis] = size;
+  return shape;
+}
+
+// A change of shape that keeps the elements in place.
+Tensor viewed(const char* op, const Tensor& x, const Shape& shape, const Location& at) {
+  return record(
+      op, x.viewed_as(shape), {x}, [old = x.shape()](const Tensor& dy) -> Grads { return {dy.viewed_as(old)}; }, at);
+}
+
+}  // namespace
+
+Tensor reshape(const Tensor& x, const std::vector<int64_t>& sizes, Location at) {
+  Shape shape;
+  int unknown = -1;
+  int64_t known = 1;
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    if (sizes[i] == -1) {
+      WEFT_CHECK(unknown < 0, "reshape: only one size may be -1");
+      unknown = static_cast<int>(i);
+      shape.push_back(0);
+    } else {
+      shape.push_back(sizes[i]);
+      known *= sizes[i];
+    }
+  }
+  if (unknown >= 0) {
+    WEFT_CHECK(known > 0 && x.numel() % known == 0, "reshape: {} has {} elements, which the known sizes (product {}) do not divide", x,
+               x.numel(), known);
+    shape[unknown] = x.numel() / known;
+  }
+  return viewed("reshape", x, shape, at);
+}
+
+Tensor flatten(const Tensor& x, int first, int last, Location at) {
+  if (x.rank() == 0) return viewed("flatten", x, {1}, at);
+  first = normalize_axis("flatten", first, x.rank());
+  last = normalize_axis("flatten", last, x.rank());
+  WEFT_CHECK(first <= last, "flatten: first axis {} lies behind last axis {}", first, last);
+  Shape shape;
+  for (int axis = 0; axis < x.rank(); ++axis) {
+    if (axis > first && axis <= last) {
+      shape[first] *= x.shape()[axis];
+    } else {
+      shape.push_back(x.shape()[axis]);
+    }
+  }
+  return viewed("flatten", x, shape, at);
+}
+
+Tensor unsqueeze(const Tensor& x, int axis, Location at) {
+  Shape shape = x.shape();
+  shape.insert(normalize_axis("unsqueeze", axis, x.rank() + 1), 1);
+  return viewed("unsqueeze", x, shape, at);
+}
+
+Tensor squeeze(const Tensor& x, int axis, Location at) {
+  axis = normalize_axis("squeeze", axis, x.rank());
+  WEFT_CHECK(x.shape()[axis] == 1, "squeeze: axis {} of {} has size {}, expected 1", axis, x, x.shape()[axis]);
+  Shape shape = x.shape();
+  shape.erase(axis);
+  return viewed("squeeze", x, shape, at);
+}
+
+Tensor permute(const Tensor& x, const std::vector<int>& axes, Location at) {
+  WEFT_CHECK(static_cast<int>(axes.size()) == x.rank(), "permute: {} has {} axes, got an order of {}", x, x.rank(), axes.size());
+  std::vector<int> order, inverse(axes.size(), -1);
+  Shape shape;
+  bool moves = false;
+  for (size_t i = 0; i < axes.size(); ++i) {
+    const int axis = normalize_axis("permute", axes[i], x.rank());
+    WEFT_CHECK(inverse[static_cast<size_t>(axis)] < 0, "permute: axis {} is named twice", axis);
+    inverse[static_cast<size_t>(axis)] = static_cast<int>(i);
+    order.push_back(axis);
+    shape.push_back(x.shape()[axis]);
+    moves = moves || axis != static_cast<int>(i);
+  }
+  if (!moves) return viewed("permute", x, shape, at);
+  Tensor y = like(x, shape);
+  WEFT_LAUNCH(x, permute(y, x, order));
+  return record(
+      "permute", y, {x},
+      [inverse, old = x.shape()](const Tensor& dy) -> Grads {
+        Tensor dx = like(dy, old);
+        WEFT_LAUNCH(dy, permute(dx, dy, inverse));
+        return {dx};
+      },
+      at);
+}
+
+Tensor transpose(const Tensor& x, int axis0, int axis1, Location at) {
+  axis0 = normalize_axis("transpose", axis0, x.rank());
+  axis1 = normalize_axis("transpose", axis1, x.rank());
+  std::vector<int> axes;
+  for (int axis = 0; axis < x.rank(); ++axis) axes.push_back(axis == axis0 ? axis1 : (axis == axis1 ? axis0 : axis));
+  return permute(x, axes, at);
+}
+
+Tensor slice(const Tensor& x, int axis, int64_t begin, int64_t end, int64_t step, Location at) {
+  axis = normalize_axis("slice", axis, x.rank());
+  const int64_t size = x.shape()[axis];
+  WEFT_CHECK(step >= 1, "slice: the step must be at least 1, got {}; flip reverses an axis", step);
+  if (begin < 0) begin += size;
+  if (end < 0) end += size;
+  WEFT_CHECK(0 <= begin && begin <= end && end <= size, "slice: [{}, {}) is out of range for axis {} of {}", begin, end, axis, x);
+  const Shape shape = with_size(x.shape(), axis, (end - begin + step - 1) / step);
+  Tensor y;
+  if (axis == 0 && step == 1) {
+    y = x.rows(begin, end);
+  } else {
+    y = like(x, shape);
+    WEFT_LAUNCH(x, slice(y, x, axis, begin, step));
+  }
+  return record(
+      "slice", y, {x},
+      [axis, begin, step, old = x.shape()](const Tensor& dy) -> Grads {
+        Tensor dx = like(dy, old);
+        WEFT_LAUNCH(dy, slice_backward(dx, dy, axis, begin, step));
+        return {dx};
+      },
+      at);
+}
+
+Tensor concat(const std::vector<Tensor>& xs, int axis, Location at) {
+  WEFT_CHECK(!xs.empty(), "concat: expected at least one tensor");
+  axis = normalize_axis("concat", axis, xs[0].rank());
+  int64_t total = 0;
+  std::vector<int64_t> sizes;
+  for (const Tensor& x : xs) {
+    WEFT_CHECK(x.dtype() == xs[0].dtype() && x.device() == xs[0].device(), "concat: dtypes or devices differ: {} and {}", xs[0], x);
+    WEFT_CHECK(x.rank() == xs[0].rank() && with_size(x.shape(), axis, 0) == with_size(xs[0].shape(), axis, 0),
+               "concat: shapes {} and {} differ outside axis {}", xs[0].shape(), x.shape(), axis);
+    sizes.push_back(x.shape()[axis]);
+    total += sizes.back();
+  }
+  Tensor y = like(xs[0], with_size(xs[0].shape(), axis, total));
+  WEFT_LAUNCH(y, concat(y, xs, axis));
+  return record(
+      "concat", y, xs,
+      [sizes, axis](const Tensor& dy) -> Grads {
+        Grads dxs;
+        int64_t begin = 0;
+        for (int64_t size : sizes) {
+          Tensor dx = like(dy, with_size(dy.shape(), axis, size));
+          WEFT_LAUNCH(dy, slice(dx, dy, axis, begin, 1));
+          dxs.push_back(dx);
+          begin += size;
+        }
+        return dxs;
+      },
+      at);
+}
+
+Tensor stack(const std::vector<Tensor>& xs, int axis, Location at) {
+  WEFT_CHECK(!xs.empty(), "stack: expected at least one tensor");
+  std::vector<Tensor> rows;
+  for (const Tensor& x : xs) {
+    WEFT_CHECK(x.shape() == xs[0].shape(), "stack: shapes {} and {} differ", xs[0].shape(), x.shape());
+    rows.push_back(unsqueeze(x, axis, at));
+  }
+  return concat(rows, axis, at);
+}
+
+std::vector<Tensor> split(const Tensor& x, const std::vector<int64_t>& sizes, int axis, Location at) {
+  axis = normalize_axis("split", axis, x.rank());
+  int64_t total = 0;
+  for (int64_t size : sizes) total += size;
+  WEFT_CHECK(total == x.shape()[axis], "split: the pieces add up to {}, axis {} of {} has {}", total, axis, x, x.shape()[axis]);
+  std::vector<Tensor> ys;
+  std::vector<int64_t> begins;
+  int64_t begin = 0;
+  for (int64_t size : sizes) {
+    Tensor y = axis == 0 ? x.rows(begin, begin + size) : like(x, with_size(x.shape(), axis, size));
+    if (axis != 0) WEFT_LAUNCH(x, slice(y, x, axis, begin, 1));
+    ys.push_back(y);
+    begins.push_back(begin);
+    begin += size;
+  }
+  // One backward for all pieces: one concat instead of a padded tensor for each.
+  return record_many(
+      "split", ys, {x},
+      [sizes, axis, old = x.shape(),
+       options = TensorOptions{.dtype = x.dtype(), .device = x.device()}](std::span<const Tensor> dys) -> Grads {
+        std::vector<Tensor> pieces;
+        for (size_t i = 0; i < dys.size(); ++i)
+          pieces.push_back(dys[i].defined() ? dys[i] : zeros(with_size(old, axis, sizes[i]), options));
+        Tensor dx = empty(old, options);
+        WEFT_LAUNCH(dx, concat(dx, pieces, axis));
+        return {dx};
+      },
+      at);
+}
+
+Tensor pad(const Tensor& x, int axis, int64_t before, int64_t after, double value, Location at) {
+  axis = normalize_axis("pad", axis, x.rank());
+  const int64_t size = x.shape()[axis];
+  WEFT_CHECK(size + before + after >= 0, "pad: cropping {} and {} leaves nothing of axis {} of {}", -before, -after, axis, x);
+  Tensor y = like(x, with_size(x.shape(), axis, size + before + after));
+  WEFT_LAUNCH(x, pad(y, x, axis, before, value));
+  return record(
+      "pad", y, {x},
+      [axis, before, old = x.shape()](const Tensor& dy) -> Grads {
+        Tensor dx = like(dy, old);
+        WEFT_LAUNCH(dy, pad(dx, dy, axis, -before, 0));
+        return {dx};
+      },
+      at);
+}
+
+Tensor flip(const Tensor& x, int axis, Location at) {
+  axis = normalize_axis("flip", axis, x.rank());
+  Tensor y = empty_like(x);
+  WEFT_LAUNCH(x, flip(y, x, axis));
+  return record(
+      "flip", y, {x},
+      [axis](const Tensor& dy) -> Grads {
+        Tensor dx = empty_like(dy);
+        WEFT_LAUNCH(dy, flip(dx, dy, axis));
+        return {dx};
+      },
+      at);
+}
+
+Tensor roll(const Tensor& x, int axis, int64_t shift, Location at) {
+  axis = normalize_axis("roll", axis, x.rank());
+  Tensor y = empty_like(x);
+  WEFT_LAUNCH(x, roll(y, x, axis, shift));
+  return record(
+      "roll", y, {x},
+      [axis, shift](const Tensor& dy) -> Grads {
+        Tensor dx = empty_like(dy);
+        WEFT_LAUNCH(dy, roll(dx, dy, axis, -shift));
+        return {dx};
+      },
+      at);
+}
+
+Tensor repeat(const Tensor& x, const std::vector<int64_t>& counts, Location at) {
+  WEFT_CHECK(static_cast<int>(counts.size()) == x.rank(), "repeat: {} has {} axes, got {} counts", x, x.rank(), counts.size());
+  Shape shape = x.shape(), paired;  // paired: (count, size) of each repeated axis, whose counts the backward sums over
+  AxisSet summed;
+  for (int axis = 0; axis < x.rank(); ++axis) {
+    const int64_t count = counts[static_cast<size_t>(axis)];
+    WEFT_CHECK(count >= 0, "repeat: counts must not be negative, got {}", count);
+    shape[axis] *= count;
+    if (count != 1) {
+      summed.add(paired.rank());
+      paired.push_back(count);
+    }
+    paired.push_back(x.shape()[axis]);
+  }
+  Tensor y = like(x, shape);
+  WEFT_LAUNCH(x, repeat(y, x));
+  return record(
+      "repeat", y, {x},
+      [summed, paired, old = x.shape()](const Tensor& dy) -> Grads {
+        Tensor dx = like(dy, old);
+        WEFT_LAUNCH(dy, sum(dx, dy.viewed_as(paired), summed));
+        return {dx};
+      },
+      at);
+}
+
+Tensor broadcast_to(const Tensor& x, const Shape& shape, Location at) {
+  WEFT_CHECK(x.rank() <= shape.rank() && broadcast_shapes("broadcast_to", x.shape(), shape) == shape,
+             "broadcast_to: {} does not stretch to {}", x, shape);
+  Tensor y = like(x, shape);
+  WEFT_LAUNCH(x, broadcast_to(y, x));
+  return record(
+      "broadcast_to", y, {x}, [old = x.shape()](const Tensor& dy) -> Grads { return {sum_to(dy, old)}; }, at);
+}
+
+}  // namespace weft
