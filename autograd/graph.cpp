@@ -130,6 +130,8 @@ void set_grad(const Tensor& leaf, Tensor value) {
 
 NoGrad::NoGrad(bool active) : previous_(grad_is_enabled) { grad_is_enabled = grad_is_enabled && !active; }
 NoGrad::~NoGrad() { grad_is_enabled = previous_; }
+WithGrad::WithGrad() : previous_(grad_is_enabled) { grad_is_enabled = true; }
+WithGrad::~WithGrad() { grad_is_enabled = previous_; }
 bool grad_enabled() { return grad_is_enabled; }
 
 AnomalyMode::AnomalyMode(bool active) : previous_(anomaly_mode) { anomaly_mode = active; }

@@ -56,6 +56,17 @@ class NoGrad {
  private:
   bool previous_;
 };
+/// While it lives, this thread records again: a backward that runs a forward of its own (checkpoint).
+class WithGrad {
+ public:
+  WithGrad();
+  ~WithGrad();
+  WithGrad(const WithGrad&) = delete;
+  WithGrad& operator=(const WithGrad&) = delete;
+
+ private:
+  bool previous_;
+};
 bool grad_enabled();
 
 /// While it lives, every op's outputs and gradients on this thread are checked: the first NaN or infinity is an error that names the op,
