@@ -22,7 +22,7 @@ void check_same_device(const char* op, const Tensor& a, const Tensor& b) {
 
 // Two operands of one dtype on one device.
 void check_pair(const char* op, const Tensor& a, const Tensor& b) {
-  WEFT_CHECK(a.defined() && b.defined(), "{}: {} and {} given", op, a, b);
+  WEFT_CHECK(a.defined() && b.defined(), "{}: the operands are {} and {}", op, a, b);
   WEFT_CHECK(a.dtype() == b.dtype(), "{}: dtypes {} and {} differ; convert one with to(x, DType::{})", op, a.dtype(), b.dtype(), a.dtype());
   check_same_device(op, a, b);
 }
