@@ -1,6 +1,8 @@
 #include "weft/autograd/graph.h"
 
+#include <algorithm>
 #include <atomic>
+#include <limits>
 #include <queue>
 #include <unordered_map>
 
@@ -10,18 +12,30 @@ namespace weft {
 
 namespace {
 
-// An input of a node: where its gradient goes, and the state its memory was in.
+// The memory that a backward may read, in the state that the forward saw. It is not kept alive: what is gone was not captured.
+struct Snapshot {
+  std::weak_ptr<Storage> storage;
+  uint64_t version = 0;
+  explicit Snapshot(const Tensor& x) : storage(x.storage()), version(x.version()) {}
+  bool is_stale() const {
+    const auto alive = storage.lock();
+    return alive != nullptr && alive->version.load(std::memory_order_relaxed) != version;
+  }
+};
+
+// An input of a node and where its gradient goes.
 struct Edge {
   std::shared_ptr<Node> node;  // null: needs no gradient
   int output = 0;
-  std::weak_ptr<Storage> storage;
-  uint64_t version = 0;
+  Snapshot memory;
 };
 
 struct OutputInfo {
   Shape shape;
   DType dtype;
   Device device;
+  Snapshot memory;
+  explicit OutputInfo(const Tensor& y) : shape(y.shape()), dtype(y.dtype()), device(y.device()), memory(y) {}
 };
 
 }  // namespace
@@ -94,7 +108,7 @@ Tensor parameter(Tensor value) {
   WEFT_CHECK(value.defined() && is_float(value.dtype()), "parameter: expected a floating point tensor, got {}", value);
   auto node = make_node("parameter", Location::current());
   node->leaf = node->wants_grad = true;
-  node->outputs = {{value.shape(), value.dtype(), value.device()}};
+  node->outputs.emplace_back(value);
   value.attach(std::move(node), 0);
   return value;
 }
@@ -160,18 +174,13 @@ std::vector<Tensor> attach(const char* op, std::vector<Tensor> outputs, std::spa
   auto node = make_node(op, at);
   node->backward = std::move(backward);
   for (const Tensor& input : inputs) {
-    Edge& edge = node->inputs.emplace_back();
-    edge.storage = input.storage();
-    edge.version = input.version();
-    if (!requires_grad(input)) continue;
-    edge.node = input.node();
-    edge.output = input.output_index();
+    node->inputs.push_back({requires_grad(input) ? input.node() : nullptr, input.output_index(), Snapshot(input)});
   }
   for (size_t i = 0; i < outputs.size(); ++i) {
     Tensor& y = outputs[i];
     WEFT_CHECK(y.node() == nullptr, "{}: output {} already carries a graph (op {}); compute the forward of a fused op under NoGrad", op, i,
                y.node()->op);
-    node->outputs.push_back({y.shape(), y.dtype(), y.device()});
+    node->outputs.emplace_back(y);
     y.attach(node, static_cast<int>(i));
   }
   return outputs;
@@ -221,8 +230,11 @@ class Pass {
     arrive(y.node(), y.output_index(), detach(dy));
   }
 
-  /// Keeps the gradient that arrives at output `output` of `node` for `gradients`.
-  void watch(Node* node) { watched_.emplace(node, Grads()); }
+  /// Keeps the gradients that arrive at the outputs of `node`. Nothing that was created before all watched nodes is visited.
+  void watch(Node* node) {
+    watched_.emplace(node, Grads());
+    first_watched_ = std::min(first_watched_, node->sequence);
+  }
   Grads* watched(Node* node) {
     auto found = watched_.find(node);
     return found == watched_.end() ? nullptr : &found->second;
@@ -235,12 +247,13 @@ class Pass {
       ~Restore() { retains_graph = before; }
     } restore;
     retains_graph = options_.retain_graph;
-    while (!queue_.empty()) {
+    while (!queue_.empty() && (fill_leaves || queue_.top().node->sequence >= first_watched_)) {
       std::shared_ptr<Node> node = queue_.top().node;
       queue_.pop();
       auto entry = arrived_.extract(node.get());
       Grads& dys = entry.mapped();
       if (Grads* kept = watched(node.get())) *kept = dys;
+      if (!fill_leaves && node->sequence == first_watched_) break;
       if (node->leaf) {
         if (fill_leaves && node->wants_grad) add_gradient(node->grad, std::move(dys[0]));
         continue;
@@ -254,13 +267,8 @@ class Pass {
     WEFT_CHECK(!node.freed,
                "backward: the graph through {} (called at {}) was freed by an earlier backward; pass {.retain_graph = true} there", node.op,
                place(node.at));
-    for (size_t i = 0; i < node.inputs.size(); ++i) {
-      const Edge& edge = node.inputs[i];
-      const auto storage = edge.storage.lock();
-      WEFT_CHECK(storage == nullptr || storage->version.load(std::memory_order_relaxed) == edge.version,
-                 "backward: input {} of {} (called at {}) was changed in place after the forward; run the forward again before backward", i,
-                 node.op, place(node.at));
-    }
+    for (size_t i = 0; i < node.inputs.size(); ++i) check_unchanged(node.inputs[i].memory, "input", i, node);
+    for (size_t i = 0; i < node.outputs.size(); ++i) check_unchanged(node.outputs[i].memory, "output", i, node);
     Grads dxs = node.backward(dys);
     WEFT_CHECK(dxs.size() == node.inputs.size(), "backward of {}: returned {} gradients for {} inputs", node.op, dxs.size(),
                node.inputs.size());
@@ -291,6 +299,12 @@ class Pass {
     add_gradient(entry->second[static_cast<size_t>(output)], std::move(gradient));
   }
 
+  static void check_unchanged(const Snapshot& memory, const char* role, size_t i, const Node& node) {
+    WEFT_CHECK(!memory.is_stale(),
+               "backward: {} {} of {} (called at {}) was changed in place after the forward; run the forward again before backward", role,
+               i, node.op, place(node.at));
+  }
+
   static void check_backward(const Node& node, const Grads& dxs) {
     for (size_t i = 0; i < dxs.size(); ++i) {
       const int64_t bad = nonfinite_count(dxs[i]);
@@ -303,6 +317,7 @@ class Pass {
   std::priority_queue<Pending> queue_;
   std::unordered_map<Node*, Grads> arrived_;
   std::unordered_map<Node*, Grads> watched_;
+  uint64_t first_watched_ = std::numeric_limits<uint64_t>::max();
 };
 
 void start_all(Pass& pass, std::span<const Tensor> ys, std::span<const Tensor> dys) {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <atomic>
+#include <iosfwd>
 #include <memory>
 #include <span>
 #include <string>
@@ -131,6 +132,7 @@ Tensor clone(const Tensor& x);
 
 /// Like NumPy: aligned columns, an ellipsis for tensors over 1000 elements, then shape and dtype.
 std::string to_string(const Tensor& x);
+std::ostream& operator<<(std::ostream& out, const Tensor& x);
 
 /// dtype, device and shape of `x` in one phrase for error messages: "float32 [2, 3]".
 std::string describe(const Tensor& x);
