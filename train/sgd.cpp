@@ -16,9 +16,11 @@ Sgd::Sgd(std::vector<ParameterGroup> groups, const SgdOptions& options)
 void Sgd::step(double grad_scale) {
   std::vector<ParameterSlot> first, later;
   for_each_gradient([&](Tensor& p, const Tensor& gradient, const ParameterGroup& group, State& state) {
-    if (options_.momentum != 0 && !state.moments[0].defined()) state.moments[0] = empty_like(p);
+    const bool fresh = options_.momentum != 0 && !state.moments[0].defined();
+    if (fresh) state.moments[0] = empty_like(p);
     ParameterSlot slot{.value = p, .grad = gradient, .moment1 = state.moments[0], .lr = group.lr, .weight_decay = group.weight_decay};
-    (state.step++ == 0 ? first : later).push_back(std::move(slot));
+    (fresh ? first : later).push_back(std::move(slot));
+    ++state.step;
     p.bump_version();
   });
   for (auto* slots : {&first, &later}) {

@@ -20,6 +20,7 @@ namespace weft::cpu {
 namespace HWY_NAMESPACE {
 
 constexpr int64_t piece_size = 1 << 15;  // elements behind one partial result: what a second pass still finds in the L2 cache
+constexpr int64_t row_block = 1 << 12;   // elements summed before they meet the total: fewer roundings on the way of each
 constexpr int64_t tile_width = 1 << 10;  // columns that are reduced side by side
 constexpr int64_t fold_width = 256;      // narrower rows are reduced several at a time
 
@@ -65,9 +66,13 @@ struct LogSumExp {
 template <class Kind, class T>
 HWY_INLINE T reduce_row(Kind, const T* x, int64_t size) {
   constexpr T identity = static_cast<T>(Kind::identity);
-  return Kind::lanes(fold_row<T>(
-      size, Simd<T>(identity), [&](int64_t i, int64_t n) HWY_ATTR { return Simd<T>::load_n(x + i, n, identity); },
-      [](Simd<T> a, Simd<T> b) HWY_ATTR { return Kind::join(a, b); }));
+  const auto join = [](Simd<T> a, Simd<T> b) HWY_ATTR { return Kind::join(a, b); };
+  Simd<T> total = identity;
+  for (int64_t begin = 0; begin < size; begin += row_block) {
+    const auto load = [&](int64_t i, int64_t n) HWY_ATTR { return Simd<T>::load_n(x + begin + i, n, identity); };
+    total = join(total, fold_row<T>(std::min(row_block, size - begin), Simd<T>(identity), load, join));
+  }
+  return Kind::lanes(total);
 }
 
 // y[0:width] joined with one row.
