@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "weft/core/cpu/axis.h"
 #include "weft/core/cpu/loops-inl.h"
@@ -21,6 +22,7 @@ namespace HWY_NAMESPACE {
 
 constexpr int64_t piece_size = 1 << 15;  // elements behind one partial result: what a second pass still finds in the L2 cache
 constexpr int64_t row_block = 1 << 12;   // elements summed before they meet the total: fewer roundings on the way of each
+constexpr int64_t part_rows = 64;        // the same for rows that are summed into columns
 constexpr int64_t tile_width = 1 << 10;  // columns that are reduced side by side
 constexpr int64_t fold_width = 256;      // narrower rows are reduced several at a time
 
@@ -129,12 +131,14 @@ template <class T>
 void reduce_columns(LogSumExp, T* y, const T* x, int64_t rows, int64_t stride, int64_t width) {
   using S = Simd<T>;
   reduce_columns(Max(), y, x, rows, stride, width);
-  T sums[tile_width] = {};
+  T sums[tile_width] = {}, part[tile_width] = {};
   for (int64_t r = 0; r < rows; ++r) {
     const T* row = x + r * stride;
     each_vector<T>(width, [&](int64_t i, int64_t n) HWY_ATTR {
-      (S::load_n(sums + i, n) + exp_nonpositive(S::load_n(row + i, n) - S::load_n(y + i, n))).store_n(sums + i, n);
+      (S::load_n(part + i, n) + exp_nonpositive(S::load_n(row + i, n) - S::load_n(y + i, n))).store_n(part + i, n);
     });
+    if (r % part_rows != part_rows - 1 && r + 1 < rows) continue;
+    for (int64_t i = 0; i < width; ++i) sums[i] += std::exchange(part[i], T(0));
   }
   each_vector<T>(width,
                  [&](int64_t i, int64_t n) HWY_ATTR { finish_logsumexp(S::load_n(y + i, n), S::load_n(sums + i, n)).store_n(y + i, n); });

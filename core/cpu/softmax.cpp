@@ -9,6 +9,7 @@
 #include <hwy/foreach_target.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "weft/core/cpu/axis.h"
 #include "weft/core/cpu/loops-inl.h"
@@ -17,6 +18,8 @@
 HWY_BEFORE_NAMESPACE();
 namespace weft::cpu {
 namespace HWY_NAMESPACE {
+
+constexpr int64_t part_rows = 64;
 
 template <class T>
 constexpr T negative_infinity = -std::numeric_limits<T>::infinity();
@@ -97,12 +100,15 @@ void column_sums(T* shift, T* total, T* y, const T* x, const bool* mask, AxisVie
     });
   }
   for (int64_t i = 0; i < width; ++i) shift[i] = shift[i] == negative_infinity<T> ? 0 : shift[i];
+  T part[most_block_columns] = {};  // of the last few rows: fewer roundings on the way of each
   for (int64_t l = 0; l < v.length; ++l) {
     each_vector<T>(width, [&](int64_t i, int64_t n) HWY_ATTR {
       const S e = exp_nonpositive(visible_column(x, mask, l * v.inner + i, n) - S::load_n(shift + i, n));
       if (y != nullptr) e.store_n(y + l * v.inner + i, n);
-      (S::load_n(total + i, n) + e).store_n(total + i, n);
+      (S::load_n(part + i, n) + e).store_n(part + i, n);
     });
+    if (l % part_rows != part_rows - 1 && l + 1 < v.length) continue;
+    for (int64_t i = 0; i < width; ++i) total[i] += std::exchange(part[i], T(0));
   }
 }
 
