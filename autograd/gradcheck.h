@@ -51,11 +51,10 @@ using GradcheckFunction = std::function<std::vector<Tensor>(const std::vector<Te
 GradcheckReport gradcheck(const GradcheckFunction& f, const std::vector<Tensor>& inputs, const GradcheckOptions& options = {});
 
 /// The same for functions of one output.
-template <class F>
-requires std::is_same_v < std::decay_t < std::invoke_result_t < F, const std::vector<Tensor>
-& >>, Tensor > GradcheckReport gradcheck(F f, const std::vector<Tensor>& inputs, const GradcheckOptions& options = {}) {
-  return gradcheck(GradcheckFunction([f = std::move(f)](const std::vector<Tensor>& in) mutable { return std::vector<Tensor>{f(in)}; }),
-                   inputs, options);
+template <class F, class = std::enable_if_t<std::is_same_v<std::invoke_result_t<F, const std::vector<Tensor>&>, Tensor>>>
+GradcheckReport gradcheck(F f, const std::vector<Tensor>& inputs, const GradcheckOptions& options = {}) {
+  const GradcheckFunction many = [f = std::move(f)](const std::vector<Tensor>& in) mutable { return std::vector<Tensor>{f(in)}; };
+  return gradcheck(many, inputs, options);
 }
 
 }  // namespace weft
