@@ -175,11 +175,13 @@ FolderLock::~FolderLock() { ::close(descriptor_); }
 
 uint64_t checksum(const void* data, int64_t bytes, uint64_t start) {
   constexpr uint64_t multiplier = 0x9E3779B97F4A7C15U;  // odd: mixing is a bijection of the state
-  uint64_t state = start ^ (static_cast<uint64_t>(bytes) * multiplier);
+  uint64_t state = start;
   const auto mix = [&](uint64_t word) {
     state = (state ^ word) * multiplier;
     state ^= state >> 29;
   };
+  mix(multiplier);
+  mix(static_cast<uint64_t>(bytes));
   const auto* from = static_cast<const char*>(data);
   uint64_t word = 0;
   for (; bytes >= 8; bytes -= 8, from += 8) {
