@@ -61,7 +61,7 @@ void flush_folder(const fs::path& folder) {
 // Creates a file that was not there; sets `path` to its name.
 int create_temporary(const fs::path& target, fs::path& path) {
   static std::atomic<uint64_t> counter{0};
-  const std::string prefix = "." + target.filename().string() + std::string(temporary_mark) + std::to_string(::getpid()) + "-";
+  const std::string prefix = format(".{}{}{}-", target.filename().string(), temporary_mark, ::getpid());
   while (true) {
     path = folder_of(target) / (prefix + std::to_string(counter.fetch_add(1)));
     const int descriptor = uninterrupted([&] { return ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666); });
