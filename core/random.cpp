@@ -24,12 +24,14 @@ GeneratorScope::GeneratorScope(Generator& generator) : previous_(scoped_generato
 GeneratorScope::~GeneratorScope() { scoped_generator = previous_; }
 
 Tensor rand(const Shape& shape, double low, double high, TensorOptions options, Generator* generator) {
+  WEFT_CHECK(low <= high, "rand: expected low <= high, got [{}, {})", low, high);
   Tensor y = empty(shape, options);
   WEFT_LAUNCH(y, fill_uniform(y, low, high, next_key(generator)));
   return y;
 }
 
 Tensor randn(const Shape& shape, double mean, double std, TensorOptions options, Generator* generator) {
+  WEFT_CHECK(std >= 0, "randn: the standard deviation must not be negative, got {}", std);
   Tensor y = empty(shape, options);
   WEFT_LAUNCH(y, fill_normal(y, mean, std, next_key(generator)));
   return y;
