@@ -1,0 +1,55 @@
+// What several test files need: random float64 tensors, comparison with a tolerance, and checks of error messages.
+#pragma once
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "weft/autograd/gradcheck.h"
+#include "weft/autograd/ops.h"
+
+namespace weft::testing {
+
+/// float64 normal numbers from a seed of their own.
+inline Tensor normal(const Shape& shape, uint64_t seed = 1) {
+  Generator generator(seed);
+  return randn(shape, 0, 1, {.dtype = DType::float64}, &generator);
+}
+
+/// Same shape and dtype, and |a - b| <= tolerance * (1 + |b|) everywhere; NaN equals NaN, infinities equal themselves.
+inline bool close(const Tensor& a, const Tensor& b, double tolerance = 1e-12) {
+  if (a.shape() != b.shape() || a.dtype() != b.dtype()) {
+    MESSAGE("shapes or dtypes differ: ", describe(a), " and ", describe(b));
+    return false;
+  }
+  const std::vector<double> x = to(detach(a), DType::float64).to_vector<double>(), y = to(detach(b), DType::float64).to_vector<double>();
+  for (size_t i = 0; i < x.size(); ++i) {
+    const bool same = x[i] == y[i] || (std::isnan(x[i]) && std::isnan(y[i])) || std::fabs(x[i] - y[i]) <= tolerance * (1 + std::fabs(y[i]));
+    if (!same) {
+      MESSAGE("element ", i, " of ", describe(a), ": ", x[i], " and ", y[i]);
+      return false;
+    }
+  }
+  return true;
+}
+
+/// The message of the weft::Error that f throws; empty if it throws none.
+template <class F>
+std::string error_of(F&& f) {
+  try {
+    f();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+inline bool has(const std::string& text, const std::string& part) {
+  if (text.find(part) != std::string::npos) return true;
+  MESSAGE("\"", text, "\" does not hold \"", part, "\"");
+  return false;
+}
+
+}  // namespace weft::testing
