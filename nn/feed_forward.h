@@ -49,7 +49,7 @@ struct FeedForward {
   }
 
  private:
-  Tensor piece(const Tensor& x) const;
+  Tensor hidden(const Tensor& x) const;
 };
 
 /// Sets activation and gated from one name: "gelu", "relu_squared", any activation, "geglu", "swiglu", "reglu", "glu".

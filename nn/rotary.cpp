@@ -49,9 +49,10 @@ RotaryTable rotary_table(int64_t positions, int64_t dim, double base, TensorOpti
   const DType dtype = table_dtype(options.dtype);
   RotaryTable& table = tables[Key(dim, base, dtype, to_string(options.device))];
   const int64_t rows = table.cos.defined() ? table.cos.size(0) : 0;
-  if (rows < positions) {
-    dispatch_float(dtype, "rotary_table",
-                   [&]<class T>() { table = make_table(std::max(positions, 2 * rows), frequencies_of<T>(dim, base), options.device); });
+  if (rows < std::max<int64_t>(positions, 1)) {
+    dispatch_float(dtype, "rotary_table", [&]<class T>() {
+      table = make_table(std::max<int64_t>({1, positions, 2 * rows}), frequencies_of<T>(dim, base), options.device);
+    });
   }
   return table;
 }

@@ -1,0 +1,31 @@
+// Gradient check of a module: its inputs and all of its parameters, in float64, with random values everywhere.
+#pragma once
+
+#include "weft/autograd/gradcheck.h"
+#include "weft/core/random.h"
+#include "weft/nn/module.h"
+
+namespace weft::test {
+
+inline Tensor random64(const Shape& shape) { return randn(shape, 0, 1, {.dtype = DType::float64}); }
+
+/// f(module, inputs) -> output.
+template <class M, class F>
+void check_module(M module, std::vector<Tensor> inputs, F f, GradcheckOptions options = {}) {
+  convert(module, DType::float64);
+  const std::vector<NamedTensor> entries = detail::collect(module);
+  const size_t count = inputs.size();
+  for (size_t i = 0; i < count; ++i) options.names.push_back(format("x{}", i));
+  for (const NamedTensor& entry : entries) {
+    inputs.push_back(random64(entry.tensor->shape()));
+    options.names.push_back(entry.name);
+  }
+  gradcheck(
+      [&](const std::vector<Tensor>& in) {
+        for (size_t i = 0; i < entries.size(); ++i) *entries[i].tensor = in[count + i];
+        return f(module, in);
+      },
+      inputs, options);
+}
+
+}  // namespace weft::test
