@@ -83,12 +83,12 @@ class BroadcastReader {
 
   int64_t offset_of_run(int64_t row) const {
     int64_t offset = 0;
-    for (int i = rank_ - 2; i >= 0; --i) {
+    for (int i = rank_ - 2; i > 0; --i) {
       const Axis& axis = axes_[static_cast<size_t>(i)];
       offset += row % axis.size * axis.stride;
       row /= axis.size;
     }
-    return offset;
+    return offset + row * axes_[0].stride;
   }
 
   const T* data_;

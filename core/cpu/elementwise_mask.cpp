@@ -61,10 +61,10 @@ void logical_or(Tensor& y, const Tensor& a, const Tensor& b) {
   combine<uint8_t, uint8_t>(y, a, b, [](uint8_t u, uint8_t v) HWY_ATTR { return static_cast<uint8_t>(u | v); });
 }
 void logical_not(Tensor& y, const Tensor& x) {
-  bool* out = y.data<bool>();
-  const bool* in = x.data<bool>();
+  auto* out = static_cast<uint8_t*>(y.raw());
+  const auto* in = static_cast<const uint8_t*>(x.raw());
   parallel_for(y.numel(), elementwise_grain, [=](int64_t begin, int64_t end) HWY_ATTR {
-    for (int64_t i = begin; i < end; ++i) out[i] = !in[i];
+    for (int64_t i = begin; i < end; ++i) out[i] = in[i] ^ 1;
   });
 }
 

@@ -115,18 +115,21 @@ void fill_integers(Tensor& y, int64_t high, RandomKey key) {
   });
 }
 
-/// Which words are kept: those >= drop_threshold(p).
-struct Keep {
-  explicit Keep(double p) : all(drop_threshold(p) == 0), last_dropped(static_cast<uint32_t>(drop_threshold(p) - 1)) {}
-  HWY_INLINE bool operator()(uint32_t word) const { return all | (word > last_dropped); }
-  bool all;
-  uint32_t last_dropped;
-};
+/// Calls f(last_dropped): words above it are kept. Nothing is dropped at p = 0, which no such word can say: all words become 1 then.
+template <class F>
+HWY_INLINE void with_threshold(double p, uint32_t* words, int64_t n, F f) {
+  const uint64_t threshold = drop_threshold(p);
+  if (threshold == 0) std::fill(words, words + n, 1U);
+  f(threshold == 0 ? 0U : static_cast<uint32_t>(threshold - 1));
+}
 
 void fill_keep_mask(Tensor& y, double p, RandomKey key) {
-  bool* out = y.data<bool>();
-  for_each_chunk<1>(y.numel(), key, [out, keep = Keep(p)](int64_t begin, int64_t n, const uint32_t* words) HWY_ATTR {
-    for (int64_t i = 0; i < n; ++i) out[begin + i] = keep(words[i]);
+  uint8_t* out = static_cast<uint8_t*>(y.raw());
+  for_each_chunk<1>(y.numel(), key, [=](int64_t begin, int64_t n, uint32_t* words) HWY_ATTR {
+    with_threshold(p, words, n, [=](uint32_t last_dropped) HWY_ATTR {
+      uint8_t* HWY_RESTRICT to = out + begin;
+      for (int64_t i = 0; i < n; ++i) to[i] = words[i] > last_dropped ? 1 : 0;
+    });
   });
 }
 
@@ -135,8 +138,15 @@ void dropout(Tensor& y, const Tensor& x, double p, RandomKey key) {
     T* out = y.data<T>();
     const T* in = x.data<T>();
     const T scale = static_cast<T>(1 / (1 - p));
-    for_each_chunk<1>(y.numel(), key, [=, keep = Keep(p)](int64_t begin, int64_t n, const uint32_t* words) HWY_ATTR {
-      for (int64_t i = 0; i < n; ++i) out[begin + i] = keep(words[i]) ? in[begin + i] * scale : T(0);
+    for_each_chunk<1>(y.numel(), key, [=](int64_t begin, int64_t n, uint32_t* words) HWY_ATTR {
+      with_threshold(p, words, n, [=](uint32_t last_dropped) HWY_ATTR {
+        T* HWY_RESTRICT to = out + begin;
+        const T* from = in + begin;
+        for (int64_t i = 0; i < n; ++i) {
+          const T scaled = from[i] * scale;
+          to[i] = words[i] > last_dropped ? scaled : T(0);
+        }
+      });
     });
   });
 }
