@@ -1,8 +1,12 @@
 // Everything: #include <weft/weft.h>.
 #pragma once
 
+#include "weft/attention/dot_product.h"
+#include "weft/attention/local.h"
 #include "weft/attention/mask.h"
 #include "weft/attention/multi_head.h"
+#include "weft/attention/scaled_dot_product.h"
+#include "weft/attention/vanilla.h"
 #include "weft/autograd/gradcheck.h"
 #include "weft/autograd/graph.h"
 #include "weft/autograd/ops.h"
