@@ -83,7 +83,7 @@ std::vector<std::string> format_floats(const std::vector<double>& values) {
       continue;
     }
     std::string text = to_chars_text(x, style, digits);
-    if (digits == 0) text.insert(std::min(text.find('e'), text.size()), ".");
+    if (digits == 0) text.insert(std::min(text.find('e'), text.size()), 1, '.');
     if (!scientific && digits > 0) {  // zeros at the end are spaces: 1.25 above 1.
       const size_t last = text.find_last_not_of('0');
       std::fill(text.begin() + static_cast<std::ptrdiff_t>(last) + 1, text.end(), ' ');
