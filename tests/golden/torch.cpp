@@ -3,6 +3,7 @@
 
 #include "golden.h"
 #include "weft/attention/dot_product.h"
+#include "weft/attention/scaled_dot_product.h"
 #include "weft/autograd/ops.h"
 #include "weft/nn/embedding.h"
 #include "weft/nn/linear.h"
@@ -221,9 +222,10 @@ Subject make_sdpa(Request& r) {
     if (mask.defined() && mask.dtype() == DType::boolean) call.mask = mask;
     if (mask.defined() && is_float(mask.dtype())) call.bias = mask;
     // PyTorch aligns the diagonal at the first key, we at the last.
-    if (causal && q.size(2) == k.size(2)) call.causal = true;
-    if (causal && q.size(2) != k.size(2)) call.mask = tril_mask(q.size(2), k.size(2), 0, q.device());
-    return dot_product(q, k, v, call).y;
+    const int64_t n = q.size(-2), m = k.size(-2);
+    if (causal && n == m) call.causal = true;
+    if (causal && n != m) call.mask = tril_mask(n, m, 0, q.device());
+    return q.rank() == 4 ? dot_product(q, k, v, call).y : scaled_dot_product_attention(q, k, v, call).y;
   });
 }
 
