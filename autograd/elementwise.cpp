@@ -1,16 +1,11 @@
 // Elementwise ops: the rows of core/elementwise.def, and dtype, masks, dropout and gated units.
+#include "weft/autograd/check.h"
 #include "weft/autograd/ops.h"
 #include "weft/core/functors.h"
 #include "weft/core/kernels.h"
 
 namespace weft {
 namespace {
-
-void check_float(const char* op, const Tensor& x) {
-  WEFT_CHECK(x.defined(), "{}: the tensor is undefined", op);
-  WEFT_CHECK(x.dtype() == DType::float32 || x.dtype() == DType::float64,
-             "{}: expected float32 or float64, got {}; convert with to(x, DType::float32)", op, x);
-}
 
 void check_bool(const char* op, const Tensor& mask) {
   WEFT_CHECK(mask.defined() && mask.dtype() == DType::boolean, "{}: expected a bool mask, got {}", op, mask);

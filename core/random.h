@@ -2,6 +2,10 @@
 //
 // J. Salmon, M. Moraes, R. Dror, D. Shaw: Parallel random numbers: as easy as 1, 2, 3 (SC 2011).
 // Element e of a stream is a pure function of (seed, offset, e): a dropout mask can be drawn again in the backward instead of stored.
+//
+// Which words of the stream make which element: 32 bits (float32, masks, dropout): word e makes element e. 64 bits (float64, integers):
+// words 2e and 2e + 1 are the low and high half of element e's bits. Uniforms are the upper 24 or 53 bits as a fraction. Normals come in
+// pairs from two uniforms, u of element 2j and v of element 2j + 1: sqrt(-2 log u) times cos(2 pi v) and sin(2 pi v) (Box-Muller).
 #pragma once
 
 #include <array>

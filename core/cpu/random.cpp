@@ -1,8 +1,4 @@
-// Tensors from Philox streams (core/random.h): the same numbers for any number of threads.
-//
-// Which words of the stream make which element: 32 bits (float32, masks, dropout): word e makes element e. 64 bits (float64, integers):
-// words 2e and 2e + 1 are the low and high half of element e's bits. Uniforms are the upper 24 or 53 bits as a fraction. Normals come in
-// pairs from two uniforms, u of element 2j and v of element 2j + 1: sqrt(-2 log u) times cos(2 pi v) and sin(2 pi v) (Box-Muller).
+// Tensors from Philox streams, the same for any number of threads; core/random.h says which words make which element.
 #include "weft/core/cpu/targets.h"
 
 #undef HWY_TARGET_INCLUDE

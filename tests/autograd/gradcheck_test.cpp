@@ -5,10 +5,11 @@
 
 #include <limits>
 
+#include "testing.h"
 #include "weft/autograd/ops.h"
-#include "weft/core/random.h"
 
 using namespace weft;
+using weft::testing::error_of, weft::testing::has;
 
 namespace {
 
@@ -37,18 +38,6 @@ Tensor wrong_square(const Tensor& x, size_t at, double error) {
       Location::current());
 }
 
-template <class F>
-std::string error_of(F f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
-
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
 }  // namespace
 
 TEST_CASE("gradcheck: a right backward passes, every element or one direction") {
@@ -58,7 +47,7 @@ TEST_CASE("gradcheck: a right backward passes, every element or one direction") 
     CHECK(report.passed);
     CHECK(report.checked == (every_element ? 28 : 1));
     CHECK(report.failed == 0);
-    CHECK(contains(report.message, "gradcheck: 0 of "));
+    CHECK(has(report.message, "gradcheck: 0 of "));
   }
 }
 
@@ -73,12 +62,11 @@ TEST_CASE("gradcheck: a planted error is found, and the input and element are na
   CHECK(report.element == 5);
   CHECK(report.analytic != report.numeric);
   const std::string error = error_of([&] { gradcheck(f, in); });
-  CHECK(contains(
-      error,
-      "gradcheck: 1 of 10 derivatives disagree; the largest difference is at element [1, 2] of input 1 (float64 [2, 3]): analytic "));
-  CHECK(contains(error, ", numeric "));
-  CHECK(contains(error_of([&] { gradcheck(f, in, {.names = {"q", "k"}}); }), "at element [1, 2] of k (float64 [2, 3])"));
-  CHECK(contains(error_of([&] { gradcheck(f, in, {.every_element = false}); }), "the largest difference is along a random direction"));
+  CHECK(has(error,
+            "gradcheck: 1 of 10 derivatives disagree; the largest difference is at element [1, 2] of input 1 (float64 [2, 3]): analytic "));
+  CHECK(has(error, ", numeric "));
+  CHECK(has(error_of([&] { gradcheck(f, in, {.names = {"q", "k"}}); }), "at element [1, 2] of k (float64 [2, 3])"));
+  CHECK(has(error_of([&] { gradcheck(f, in, {.every_element = false}); }), "the largest difference is along a random direction"));
 }
 
 TEST_CASE("gradcheck: errors just above the tolerance are found, those below are not") {

@@ -6,10 +6,12 @@
 #include <limits>
 #include <thread>
 
+#include "testing.h"
 #include "weft/autograd/ops.h"
 #include "weft/core/random.h"
 
 using namespace weft;
+using weft::testing::error_of, weft::testing::has;
 
 namespace {
 
@@ -18,19 +20,6 @@ const TensorOptions f64{.dtype = DType::float64};
 Tensor leaf(const std::vector<double>& values) { return parameter(from_vector(values, {static_cast<int64_t>(values.size())})); }
 std::vector<double> values(const Tensor& x) { return x.to_vector<double>(); }
 std::vector<double> grad_of(const Tensor& x) { return grad(x).to_vector<double>(); }
-
-/// What `f` throws.
-template <class F>
-std::string error_of(F f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
-
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 }  // namespace
 
@@ -112,9 +101,9 @@ TEST_CASE("graph: retain_graph, and the error after a graph was freed") {
   backward(y);
   CHECK(grad(x).item() == 2 * once);
   const std::string error = error_of([&] { backward(y); });
-  CHECK(contains(error, "backward: the graph through square (called at "));
-  CHECK(contains(error, "graph_test.cpp:"));
-  CHECK(contains(error, "was freed by an earlier backward; pass {.retain_graph = true} there"));
+  CHECK(has(error, "backward: the graph through square (called at "));
+  CHECK(has(error, "graph_test.cpp:"));
+  CHECK(has(error, "was freed by an earlier backward; pass {.retain_graph = true} there"));
 }
 
 TEST_CASE("graph: a closure is freed as soon as it has run") {
@@ -241,12 +230,12 @@ TEST_CASE("graph: what changed in place after the forward is an error") {
   Tensor y = mul(x, w);
   w.copy_from(from_vector<double>({9, 9}, {2}));
   const std::string error = error_of([&] { backward(sum(y)); });
-  CHECK(contains(error, "backward: input 1 of mul (called at "));
-  CHECK(contains(error, "was changed in place after the forward; run the forward again before backward"));
+  CHECK(has(error, "backward: input 1 of mul (called at "));
+  CHECK(has(error, "was changed in place after the forward; run the forward again before backward"));
   Tensor z = exp(x);
   const Tensor loss = sum(z);
   z.copy_from(zeros({2}, f64));
-  CHECK(contains(error_of([&] { backward(loss); }), "was changed in place after the forward"));
+  CHECK(has(error_of([&] { backward(loss); }), "was changed in place after the forward"));
   y = mul(x, w);
   backward(sum(y));
   w.bump_version();  // after the backward it may change
@@ -291,17 +280,17 @@ TEST_CASE("graph: anomaly mode names the op and the line where the first NaN or 
   {
     const AnomalyMode anomaly;
     const std::string forward = error_of([&] { log(x); });
-    CHECK(contains(forward, "anomaly: the forward of log called at "));
-    CHECK(contains(forward, "graph_test.cpp:" + std::to_string(__LINE__ - 2)));
-    CHECK(contains(forward, " produced 1 NaN or infinite elements in float64 [2]"));
+    CHECK(has(forward, "anomaly: the forward of log called at "));
+    CHECK(has(forward, "graph_test.cpp:" + std::to_string(__LINE__ - 2)));
+    CHECK(has(forward, " produced 1 NaN or infinite elements in float64 [2]"));
     const Tensor y = sqrt(x);
     const std::string in_backward = error_of([&] { backward(sum(y)); });
-    CHECK(contains(in_backward, "anomaly: the backward of sqrt called at "));
-    CHECK(contains(in_backward, "graph_test.cpp:" + std::to_string(__LINE__ - 3)));
-    CHECK(contains(in_backward, " produced 1 NaN or infinite elements in the gradient of input 0"));
+    CHECK(has(in_backward, "anomaly: the backward of sqrt called at "));
+    CHECK(has(in_backward, "graph_test.cpp:" + std::to_string(__LINE__ - 3)));
+    CHECK(has(in_backward, " produced 1 NaN or infinite elements in the gradient of input 0"));
     const std::string by_operator = error_of([&] { 1 / x; });
-    CHECK(contains(by_operator, "rdiv_scalar called at "));
-    CHECK(contains(by_operator, "graph_test.cpp:" + std::to_string(__LINE__ - 2)));
+    CHECK(has(by_operator, "rdiv_scalar called at "));
+    CHECK(has(by_operator, "graph_test.cpp:" + std::to_string(__LINE__ - 2)));
   }
   CHECK(log(x).to_vector<double>()[0] == -std::numeric_limits<double>::infinity());
 }
