@@ -154,8 +154,11 @@ std::string read_file(const fs::path& path) {
 
 void make_folder(const fs::path& folder) {
   std::error_code error;
+  std::vector<fs::path> missing;
+  for (fs::path p = folder; !p.empty() && !fs::exists(p, error) && !error; p = p.parent_path()) missing.push_back(p);
   fs::create_directories(folder, error);
   if (error) fail_system(folder, "create the folder", error.value());
+  for (const fs::path& created : missing) flush_folder(folder_of(created));
   fs::path probe;
   const Descriptor descriptor(create_temporary(folder / "probe", probe));
   if (descriptor.value() < 0) fail_system(folder, "create files in the folder", errno);
