@@ -27,6 +27,7 @@ constexpr int64_t tile_width = 1 << 10;  // columns that are reduced side by sid
 constexpr int64_t fold_width = 256;      // narrower rows are reduced several at a time
 
 struct Sum {
+  static constexpr const char* op = "sum";
   static constexpr double identity = 0;
   template <class V>
   static HWY_INLINE V join(V a, V b) {
@@ -38,6 +39,7 @@ struct Sum {
   }
 };
 struct Max {
+  static constexpr const char* op = "max";
   static constexpr double identity = -std::numeric_limits<double>::infinity();
   template <class V>
   static HWY_INLINE V join(V a, V b) {
@@ -49,6 +51,7 @@ struct Max {
   }
 };
 struct Min {
+  static constexpr const char* op = "min";
   static constexpr double identity = std::numeric_limits<double>::infinity();
   template <class V>
   static HWY_INLINE V join(V a, V b) {
@@ -60,13 +63,14 @@ struct Min {
   }
 };
 struct LogSumExp {
+  static constexpr const char* op = "logsumexp";
   static constexpr double identity = -std::numeric_limits<double>::infinity();
 };
 
 // ---- one piece ------------------------------------------------------------------------------------------------------------------------
 
 template <class Kind, class T>
-HWY_INLINE T reduce_row(Kind, const T* x, int64_t size) {
+HWY_NOINLINE T reduce_row(Kind, const T* x, int64_t size) {
   constexpr T identity = static_cast<T>(Kind::identity);
   const auto join = [](Simd<T> a, Simd<T> b) HWY_ATTR { return Kind::join(a, b); };
   Simd<T> total = identity;
@@ -79,13 +83,13 @@ HWY_INLINE T reduce_row(Kind, const T* x, int64_t size) {
 
 // y[0:width] joined with one row.
 template <class Kind, class T>
-HWY_INLINE void join_row(Kind, T* y, const T* x, int64_t width) {
+HWY_NOINLINE void join_row(Kind, T* y, const T* x, int64_t width) {
   using S = Simd<T>;
   each_vector<T>(width, [&](int64_t i, int64_t n) HWY_ATTR { Kind::join(S::load_n(y + i, n), S::load_n(x + i, n)).store_n(y + i, n); });
 }
 
 template <class Kind, class T>
-void reduce_columns(Kind kind, T* y, const T* x, int64_t rows, int64_t stride, int64_t width) {
+HWY_NOINLINE void reduce_columns(Kind kind, T* y, const T* x, int64_t rows, int64_t stride, int64_t width) {
   using S = Simd<T>;
   std::memcpy(y, x, static_cast<size_t>(width) * sizeof(T));
   int64_t r = 1;
@@ -118,7 +122,7 @@ HWY_INLINE Simd<T> finish_logsumexp(Simd<T> m, Simd<T> s) {
 }
 
 template <class T>
-HWY_INLINE T reduce_row(LogSumExp, const T* x, int64_t size) {
+HWY_NOINLINE T reduce_row(LogSumExp, const T* x, int64_t size) {
   using S = Simd<T>;
   const T m = reduce_row(Max(), x, size);
   if (!(std::fabs(m) < std::numeric_limits<T>::infinity())) return m;
@@ -183,30 +187,14 @@ void reduce_axis(Kind kind, T* y, const T* x, AxisView v) {
   if (pieces > 1) reduce_axis(kind, y, static_cast<const T*>(to), {v.outer, pieces, v.inner});
 }
 
-// One group of axes after the other, the longest first: what remains to be read shrinks fastest.
 template <class Kind>
-void reduce(Kind kind, const char* op, Tensor& y, const Tensor& x, AxisSet axes) {
-  dispatch_float(x.dtype(), op, [&]<class T>() HWY_ATTR {
-    if (x.numel() == 0) return fill(y, Kind::identity);
-    AxisGroups groups(x.shape(), axes);
-    Tensor from = x;
-    int group = groups.longest_reduced();
-    if (group < 0) return copy_bytes(y.raw(), y.device(), x.raw(), x.device(), x.bytes());
-    while (group >= 0) {
-      const AxisView v = groups.view(group);
-      groups.remove(group);
-      group = groups.longest_reduced();
-      Tensor to = group < 0 ? y : empty({v.outer, v.inner}, {.dtype = x.dtype()});
-      reduce_axis(kind, to.data<T>(), std::as_const(from).data<T>(), v);
-      from = to;
-    }
-  });
+void reduce_axis(Kind kind, Tensor& y, const Tensor& x, AxisView v) {
+  dispatch_float(x.dtype(), Kind::op, [&]<class T>() HWY_ATTR { reduce_axis(kind, y.data<T>(), x.data<T>(), v); });
 }
-
-void sum(Tensor& y, const Tensor& x, AxisSet axes) { reduce(Sum(), "sum", y, x, axes); }
-void reduce_max(Tensor& y, const Tensor& x, AxisSet axes) { reduce(Max(), "max", y, x, axes); }
-void reduce_min(Tensor& y, const Tensor& x, AxisSet axes) { reduce(Min(), "min", y, x, axes); }
-void logsumexp(Tensor& y, const Tensor& x, AxisSet axes) { reduce(LogSumExp(), "logsumexp", y, x, axes); }
+void sum_axis(Tensor& y, const Tensor& x, AxisView v) { reduce_axis(Sum(), y, x, v); }
+void max_axis(Tensor& y, const Tensor& x, AxisView v) { reduce_axis(Max(), y, x, v); }
+void min_axis(Tensor& y, const Tensor& x, AxisView v) { reduce_axis(Min(), y, x, v); }
+void logsumexp_axis(Tensor& y, const Tensor& x, AxisView v) { reduce_axis(LogSumExp(), y, x, v); }
 
 // ---- backward -------------------------------------------------------------------------------------------------------------------------
 
@@ -284,17 +272,45 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace weft::cpu {
 
-HWY_EXPORT(sum);
-HWY_EXPORT(reduce_max);
-HWY_EXPORT(reduce_min);
-HWY_EXPORT(logsumexp);
+HWY_EXPORT(sum_axis);
+HWY_EXPORT(max_axis);
+HWY_EXPORT(min_axis);
+HWY_EXPORT(logsumexp_axis);
 HWY_EXPORT(reduce_extreme_backward);
 HWY_EXPORT(logsumexp_backward);
 
-void sum(Tensor& y, const Tensor& x, AxisSet axes) { HWY_DYNAMIC_DISPATCH(sum)(y, x, axes); }
-void reduce_max(Tensor& y, const Tensor& x, AxisSet axes) { HWY_DYNAMIC_DISPATCH(reduce_max)(y, x, axes); }
-void reduce_min(Tensor& y, const Tensor& x, AxisSet axes) { HWY_DYNAMIC_DISPATCH(reduce_min)(y, x, axes); }
-void logsumexp(Tensor& y, const Tensor& x, AxisSet axes) { HWY_DYNAMIC_DISPATCH(logsumexp)(y, x, axes); }
+namespace {
+
+// One group of axes after the other, the longest first: what remains to be read shrinks fastest.
+template <class ReduceAxis>
+void reduce(ReduceAxis reduce_axis, double of_nothing, Tensor& y, const Tensor& x, AxisSet axes) {
+  if (x.numel() == 0) return fill(y, of_nothing);
+  AxisGroups groups(x.shape(), axes);
+  int group = groups.longest_reduced();
+  if (group < 0) return copy_bytes(y.raw(), y.device(), x.raw(), x.device(), x.bytes());
+  Tensor from = x;
+  while (group >= 0) {
+    const AxisView v = groups.view(group);
+    groups.remove(group);
+    group = groups.longest_reduced();
+    Tensor to = group < 0 ? y : empty({v.outer, v.inner}, {.dtype = x.dtype()});
+    reduce_axis(to, from, v);
+    from = to;
+  }
+}
+
+}  // namespace
+
+void sum(Tensor& y, const Tensor& x, AxisSet axes) { reduce(HWY_DYNAMIC_DISPATCH(sum_axis), 0, y, x, axes); }
+void reduce_max(Tensor& y, const Tensor& x, AxisSet axes) {
+  reduce(HWY_DYNAMIC_DISPATCH(max_axis), -std::numeric_limits<double>::infinity(), y, x, axes);
+}
+void reduce_min(Tensor& y, const Tensor& x, AxisSet axes) {
+  reduce(HWY_DYNAMIC_DISPATCH(min_axis), std::numeric_limits<double>::infinity(), y, x, axes);
+}
+void logsumexp(Tensor& y, const Tensor& x, AxisSet axes) {
+  reduce(HWY_DYNAMIC_DISPATCH(logsumexp_axis), -std::numeric_limits<double>::infinity(), y, x, axes);
+}
 void reduce_extreme_backward(Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& y, AxisSet axes) {
   HWY_DYNAMIC_DISPATCH(reduce_extreme_backward)(dx, dy, x, y, axes);
 }
