@@ -1,5 +1,6 @@
 #include "weft/attention/local.h"
 
+#include "weft/attention/dot_product.h"
 #include "weft/attention/reference.h"
 
 namespace weft {
@@ -32,13 +33,14 @@ Attended local_reference(const Tensor& q, const Tensor& k, const Tensor& v, cons
 
 Attended local(const Tensor& q, const Tensor& k, const Tensor& v, const LocalOptions& local_options, const AttendOptions& options,
                Location at) {
-  return local_reference(q, k, v, local_options, options, at);
+  const int64_t half = checked("local", local_options).window / 2;
+  return dot_product_window("local", q, k, v, {half, half}, options, at);
 }
 
 WEFT_MECHANISM(local) { return std::make_shared<LocalBody>(LocalOptions{.window = arguments.integer("window", 128)}); }
 
 LocalSelfAttention::LocalSelfAttention(const SelfAttentionOptions& options, const LocalOptions& local_options)
-    : SelfAttention(options, {.name = "LocalSelfAttention", .heads = 8, .floating_mask = true},
+    : SelfAttention(options, {.name = "LocalSelfAttention", .heads = 8, .floating_mask = true, .has_compact_weights = true},
                     [local_options = checked("LocalSelfAttention", local_options)](const Tensor& q, const Tensor& k, const Tensor& v,
                                                                                    const AttendOptions& attend) {
                       return local(q, k, v, local_options, attend);

@@ -1,8 +1,12 @@
-// Local attention: query i sees the keys j with |i - j| <= window / 2 (an even window spans window + 1 positions).
+// Local attention: query i sees the keys j with |i - j| <= half = window / 2 (an even window spans window + 1 positions).
 //
-//   W = softmax(scale q k^T + bias) over the window, masked;  y = W v
+//   S_ij = scale q_i . k_j + bias_ij     A = softmax of each row over its window     y_i = sum of A_ij v_j over |i - j| <= half
 //
-// With N != M the last query is aligned with the last key.
+// With N != M the last query is aligned with the last key: |i + (M - N) - j| <= half. Everything else (masks, causality, dropout, shared
+// key/value heads, rows that see nothing, the backward) is as in dot_product.h, with sums over the window: the same kernels skip whatever
+// lies outside of it, so time is O(N (2 half + 1) D) and memory O(N D), forward and backward.
+//
+// I. Beltagy, M. Peters, A. Cohan: Longformer (2020), sliding windows; M. Luong et al.: local attention (EMNLP 2015).
 #pragma once
 
 #include "weft/attention/self_attention.h"
@@ -13,7 +17,8 @@ struct LocalOptions {
   int64_t window = 128;
 };
 
-/// q [B, N, H, D], k [B, M, Hkv, D], v [B, M, Hkv, Dv] -> y [B, N, H, Dv] (or heads first, see AttendOptions).
+/// q [B, N, H, D], k [B, M, Hkv, D], v [B, M, Hkv, Dv] -> y [B, N, H, Dv] (or heads first, see AttendOptions). Compact weights are
+/// [B, H, N, 2 half + 1]: entry t of row i is key i + (M - N) - half + t, and 0 where there is none; causal [B, H, N, half + 1].
 Attended local(const Tensor& q, const Tensor& k, const Tensor& v, const LocalOptions& local_options, const AttendOptions& options = {},
                Location at = Location::current());
 /// The same, composed of ops (reference.h).

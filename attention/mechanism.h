@@ -41,6 +41,8 @@ struct AttendOptions {
   AttentionLayout layout = AttentionLayout::bnhd;
   /// Also return the weights [B, H, N, M] after dropout, with a gradient: costs N x M memory.
   bool return_weights = false;
+  /// Return them in the mechanism's own layout instead, without the pairs that it never sees (for mechanisms that have one).
+  bool compact_weights = false;
 };
 
 struct Attended {

@@ -76,6 +76,7 @@ AttendOptions SelfAttention::attend_options(const Tensor& x, const SelfAttention
     options.key = default_generator().next();
   }
   options.return_weights = call.weights != Weights::none;
+  options.compact_weights = call.weights == Weights::compact;
   WEFT_CHECK(call.weights != Weights::compact || kind_.has_compact_weights, "{}: there is no compact layout of the weights; ask for dense",
              kind_.name);
   WEFT_CHECK(x.rank() == 3 && x.size(2) == options_.input_dim, "{}: expected x of [B, N, {}], got {}", kind_.name, options_.input_dim, x);

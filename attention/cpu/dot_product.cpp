@@ -1,0 +1,190 @@
+// Exact softmax attention on the CPU, forward: tiles that stay in cache, running softmax, nothing of size N x M.
+//
+// A task is a block of query rows of one head. It walks over the blocks of 64 keys that its rows see, packs each once, and for every
+// strip of six rows computes scores, exponentials and the product with v while keys and values stay in the first-level cache:
+//
+//     m' = max(m, scores)    alpha = e^(m - m')    l = alpha l + sum e^(scores - m')    acc = alpha acc + e^(scores - m') v
+//
+// m need not be the maximum, only near it: it moves when a score exceeds it by more than 8, so that most blocks rescale nothing.
+#include "weft/core/cpu/targets.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "weft/attention/cpu/dot_product.cpp"
+#include <hwy/foreach_target.h>  // IWYU pragma: keep
+#include <hwy/highway.h>
+
+#include <cmath>
+
+#include "weft/attention/cpu/launch.h"
+#include "weft/attention/cpu/scores-inl.h"
+
+#ifndef WEFT_ATTENTION_DOT_PRODUCT_ONCE
+#define WEFT_ATTENTION_DOT_PRODUCT_ONCE
+namespace weft::cpu {
+
+template <class T>
+struct Outputs {
+  RowArray<T> o;
+  T* lse;  // [B, H, N]
+};
+
+}  // namespace weft::cpu
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace weft::cpu::HWY_NAMESPACE {
+
+constexpr float kMaxExcess = 8;  // a running maximum may be this far below the true one: e^8 is no danger to the sums
+
+/// State of the rows of a task, in its workspace.
+template <class T>
+struct Rows {
+  T* maxima;      // [rows]
+  T* sums;        // [rows][lanes]: summed over lanes at the end only
+  T* acc;         // [rows][width]
+  int64_t width;  // Dv in whole vectors
+};
+
+/// The running softmax for one strip: scores become e^(score - m) in place; m, l and acc of `state` from row `first` on follow.
+/// Vectors == 0: `vectors` is a run-time number.
+template <int Vectors, class T>
+HWY_INLINE void softmax_strip(T* scores, int64_t vectors, const Rows<T>& state, int64_t first) {
+  const Tag<T> d;
+  if constexpr (Vectors != 0) vectors = Vectors;
+  T* maxima = state.maxima + first;
+  T* sums = state.sums + first * kLanes<T>;
+  const auto largest = [&](int64_t r) HWY_ATTR {
+    auto top = hn::LoadU(d, scores + r * block_keys);
+#pragma GCC unroll 4
+    for (int64_t v = 1; v < vectors; ++v) top = hn::Max(top, hn::LoadU(d, scores + r * block_keys + v * kLanes<T>));
+    return top;
+  };
+  auto exceeds = hn::Gt(largest(0), hn::Set(d, maxima[0] + T(kMaxExcess)));
+#pragma GCC unroll 6
+  for (int64_t r = 1; r < strip_rows; ++r) exceeds = hn::Or(exceeds, hn::Gt(largest(r), hn::Set(d, maxima[r] + T(kMaxExcess))));
+  if (!hn::AllFalse(d, exceeds)) {
+    for (int64_t r = 0; r < strip_rows; ++r) {
+      const T top = hn::GetLane(hn::MaxOfLanes(d, largest(r)));
+      if (!(top > maxima[r] + T(kMaxExcess))) continue;
+      const auto alpha = exp_bounded<T>(hn::Set(d, maxima[r] - top));
+      maxima[r] = top;
+      hn::Store(hn::Mul(alpha, hn::Load(d, sums + r * kLanes<T>)), d, sums + r * kLanes<T>);
+      T* acc = state.acc + (first + r) * state.width;
+      for (int64_t e = 0; e < state.width; e += kLanes<T>) hn::Store(hn::Mul(alpha, hn::Load(d, acc + e)), d, acc + e);
+    }
+  }
+  for (int64_t r = 0; r < strip_rows; ++r) {
+    const auto m = hn::Set(d, maxima[r]);
+    auto sum = hn::Load(d, sums + r * kLanes<T>);
+#pragma GCC unroll 4
+    for (int64_t v = 0; v < vectors; ++v) {
+      T* s = scores + r * block_keys + v * kLanes<T>;
+      const auto weight = exp_bounded<T>(hn::Sub(hn::Load(d, s), m));
+      sum = hn::Add(sum, weight);
+      hn::Store(weight, d, s);
+    }
+    hn::Store(sum, d, sums + r * kLanes<T>);
+  }
+}
+
+template <class T>
+void forward_task(const Problem<T>& p, const Outputs<T>& out, const RowTask& task, Workspace work) {
+  const Tag<T> d;
+  const auto [b, h, row0, count] = task;
+  const int64_t strips = ceil_div(count, strip_rows), rows = strips * strip_rows, kv = p.kv_head(h);
+  Rows<T> state;
+  state.width = round_up(p.Dv, kLanes<T>);
+  T* q = work.take<T>(rows * p.D);
+  state.acc = work.take<T>(rows * state.width);
+  state.sums = work.take<T>(rows * kLanes<T>);
+  state.maxima = work.take<T>(rows);
+  T* keys = work.take<T>(block_keys * p.D);
+  T* values = work.take<T>(block_keys * round_up(p.Dv, kPanel<T>));
+  T* scores = work.take<T>(strip_rows * block_keys);
+  T* multipliers = work.take<T>(block_keys);
+
+  pack_rows(q, p.q.at(b, h, row0), p.q.row, count, p.D, rows, p.scale);
+  std::fill_n(state.acc, rows * state.width, T(0));
+  std::fill_n(state.sums, rows * kLanes<T>, T(0));
+  std::fill_n(state.maxima, rows, std::numeric_limits<T>::lowest());
+
+  const int64_t end = p.end_key(b, row0 + count - 1);
+  for (int64_t j0 = p.first_key(row0) / block_keys * block_keys; j0 < end; j0 += block_keys) {
+    const int64_t next_keys = std::min(block_keys, end - j0 - block_keys);
+    pack_columns(keys, p.k.at(b, kv, j0), p.k.row, std::min(block_keys, end - j0), p.D);
+    pack_panels(values, p.v.at(b, kv, j0), p.v.row, std::min(block_keys, end - j0), p.Dv, block_keys, T(1));
+    for (int64_t strip = 0; strip < strips; ++strip) {
+      const int64_t first = strip * strip_rows, i0 = row0 + first, own_rows = std::min(strip_rows, count - first);
+      const Columns span = visible_columns(p, b, i0, i0 + own_rows - 1, j0);
+      if (span.empty()) continue;
+      if (next_keys > 0) {
+        const int64_t from = strip * next_keys / strips, to = (strip + 1) * next_keys / strips;
+        prefetch_rows(p.k.at(b, kv, j0 + block_keys), p.k.row, p.D, from, to);
+        prefetch_rows(p.v.at(b, kv, j0 + block_keys), p.v.row, p.Dv, from, to);
+      }
+      strip_scores(scores, q + first * p.D, p.D, keys, p.D, span);
+      edit_scores(p, b, h, i0, own_rows, j0, span, scores);
+      const int64_t begin = span.first / kLanes<T>, vectors = ceil_div(span.end, kLanes<T>) - begin;
+      T* s = scores + begin * kLanes<T>;
+      if (vectors == kVectors) {
+        softmax_strip<kVectors>(s, vectors, state, first);
+      } else {
+        softmax_strip<0>(s, vectors, state, first);
+      }
+      if (p.drops()) {
+        for (int64_t r = 0; r < own_rows; ++r) {
+          row_multipliers(p, b, h, i0 + r, j0, span, multipliers);
+          for (int64_t j = span.first; j < span.end; ++j) scores[r * block_keys + j] *= multipliers[j];
+        }
+      }
+      product_panels<strip_rows>(state.width, state.acc + first * state.width, state.width, scores + span.first, block_keys, 1, values,
+                                 block_keys, span.first, span.end - span.first, true);
+    }
+  }
+
+  for (int64_t r = 0; r < count; ++r) {
+    const T sum = hn::GetLane(hn::SumOfLanes(d, hn::Load(d, state.sums + r * kLanes<T>)));
+    const bool blind = sum == 0;  // no visible key: a zero row, and weights that vanish when they are recomputed
+    const T inverse = blind ? T(0) : 1 / sum;
+    const T* acc = state.acc + r * state.width;
+    T* o = out.o.at(b, h, row0 + r);
+    for (int64_t e = 0; e < p.Dv; ++e) o[e] = acc[e] * inverse;
+    out.lse[(b * p.H + h) * p.N + row0 + r] = blind ? std::numeric_limits<T>::infinity() : state.maxima[r] + std::log(sum);
+  }
+}
+
+void ForwardTaskFloat(const Problem<float>& p, const Outputs<float>& out, const RowTask& task, Workspace work) {
+  forward_task(p, out, task, work);
+}
+void ForwardTaskDouble(const Problem<double>& p, const Outputs<double>& out, const RowTask& task, Workspace work) {
+  forward_task(p, out, task, work);
+}
+
+}  // namespace weft::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace weft::cpu {
+
+HWY_EXPORT(ForwardTaskFloat);
+HWY_EXPORT(ForwardTaskDouble);
+
+void dot_product(Tensor& o, Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v, const AttentionScope& scope) {
+  dispatch_float(q.dtype(), "dot_product", [&]<class T>() {
+    const Problem<T> p = make_problem<T>(q, k, v, scope);
+    const Outputs<T> out{row_array<T>(o, scope.layout), lse.data<T>()};
+    const RowTasks tasks = split_rows(p);
+    const int64_t values = round_up(p.Dv, 64);  // whole panels of any instruction set
+    const int64_t elements = tasks.rows * (p.D + values + 16 + 1) + block_keys * (p.D + values + strip_rows + 1);
+    run_tasks(tasks, elements * int64_t{sizeof(T)}, [&](const RowTask& task, Workspace work) {
+      if constexpr (sizeof(T) == 4) {
+        HWY_DYNAMIC_DISPATCH(ForwardTaskFloat)(p, out, task, work);
+      } else {
+        HWY_DYNAMIC_DISPATCH(ForwardTaskDouble)(p, out, task, work);
+      }
+    });
+  });
+}
+
+}  // namespace weft::cpu
+#endif
