@@ -67,6 +67,11 @@ bool Spec::flag(const std::string& option, bool fallback) {
   return choice(option, fallback ? "true" : "false", {"true", "false"}) == "true";
 }
 
+std::string Spec::text(const std::string& option, const std::string& fallback) {
+  const std::string* text = find(option);
+  return text != nullptr ? *text : fallback;
+}
+
 std::string Spec::choice(const std::string& option, const std::string& fallback, const std::vector<std::string>& choices) {
   const std::string* text = find(option);
   if (text == nullptr) return fallback;

@@ -18,6 +18,7 @@ class Spec {
   int64_t integer(const std::string& option, int64_t fallback);
   double number(const std::string& option, double fallback);
   bool flag(const std::string& option, bool fallback);
+  std::string text(const std::string& option, const std::string& fallback);
   /// One of `choices`.
   std::string choice(const std::string& option, const std::string& fallback, const std::vector<std::string>& choices);
   /// An error that lists an option that was given but nobody asked for, and what could have been given.
