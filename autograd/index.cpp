@@ -5,8 +5,10 @@
 namespace weft {
 namespace {
 
-void check_index(const char* op, const Tensor& index, int64_t size) {
-  WEFT_CHECK(index.dtype() == DType::int64, "{}: indices must be int64, got {}", op, index);
+void check_index(const char* op, const Tensor& index, int64_t size, Device device) {
+  WEFT_CHECK(index.defined() && index.dtype() == DType::int64, "{}: indices must be int64, got {}", op, index);
+  WEFT_CHECK(index.device() == device, "{}: the indices are on {}, the tensor is on {}; move one with to(x, device)", op, index.device(),
+             device);
   if (index.numel() == 0) return;
   Tensor range = empty({2}, {.dtype = DType::int64, .device = index.device()});
   WEFT_LAUNCH(index, index_range(range, index));
@@ -16,14 +18,15 @@ void check_index(const char* op, const Tensor& index, int64_t size) {
 
 TensorOptions options_of(const Tensor& x) { return {.dtype = x.dtype(), .device = x.device()}; }
 
-// The result of gathering `values` by `index` along axis: its backward puts the gradient back.
+// The result of gathering `values` by `index` along axis: its backward puts the gradient back. The index is recorded as an input, so that
+// a change of it in place is noticed.
 Tensor recorded_gather(const char* op, Tensor values, const Tensor& x, const Tensor& index, int axis, const Location& at) {
   return record(
-      op, std::move(values), {x},
+      op, std::move(values), {x, index},
       [index, axis, old = x.shape()](const Tensor& dy) -> Grads {
         Tensor dx = zeros(old, options_of(dy));
         WEFT_LAUNCH(dy, scatter_add(dx, dy, index, axis));
-        return {dx};
+        return {dx, Tensor()};
       },
       at);
 }
@@ -39,7 +42,7 @@ void check_same_but_axis(const char* op, const Tensor& x, const Tensor& index, i
 Tensor gather(const Tensor& x, int axis, const Tensor& index, Location at) {
   axis = normalize_axis("gather", axis, x.rank());
   check_same_but_axis("gather", x, index, axis);
-  check_index("gather", index, x.shape()[axis]);
+  check_index("gather", index, x.shape()[axis], x.device());
   Tensor y = empty(index.shape(), options_of(x));
   WEFT_LAUNCH(x, gather(y, x, index, axis));
   return recorded_gather("gather", y, x, index, axis, at);
@@ -47,18 +50,21 @@ Tensor gather(const Tensor& x, int axis, const Tensor& index, Location at) {
 
 Tensor scatter_add(const Tensor& x, int axis, const Tensor& index, const Tensor& src, Location at) {
   axis = normalize_axis("scatter_add", axis, x.rank());
-  WEFT_CHECK(src.shape() == index.shape() && src.dtype() == x.dtype(),
-             "scatter_add: the source is {}, the index {}, x {}; source and index need one shape", src, index, x);
+  WEFT_CHECK(src.shape() == index.shape() && src.dtype() == x.dtype() && src.device() == x.device(),
+             "scatter_add: the source is {}, the index {}, x {}; source and index need one shape, source and x one dtype", src, index, x);
   check_same_but_axis("scatter_add", x, index, axis);
-  check_index("scatter_add", index, x.shape()[axis]);
+  check_index("scatter_add", index, x.shape()[axis], x.device());
   Tensor y = clone(x);
   WEFT_LAUNCH(x, scatter_add(y, src, index, axis));
   return record(
-      "scatter_add", y, {x, src},
-      [index, axis](const Tensor& dy) -> Grads {
-        Tensor dsrc = empty(index.shape(), options_of(dy));
-        WEFT_LAUNCH(dy, gather(dsrc, dy, index, axis));
-        return {dy, dsrc};
+      "scatter_add", y, {x, src, index},
+      [index, axis, dsrc_wanted = requires_grad(src)](const Tensor& dy) -> Grads {
+        Tensor dsrc;
+        if (dsrc_wanted) {
+          dsrc = empty(index.shape(), options_of(dy));
+          WEFT_LAUNCH(dy, gather(dsrc, dy, index, axis));
+        }
+        return {dy, dsrc, Tensor()};
       },
       at);
 }
@@ -66,24 +72,24 @@ Tensor scatter_add(const Tensor& x, int axis, const Tensor& index, const Tensor&
 Tensor index_select(const Tensor& x, int axis, const Tensor& index, Location at) {
   axis = normalize_axis("index_select", axis, x.rank());
   WEFT_CHECK(index.rank() == 1, "index_select: expected a list of indices, got {}", index);
-  check_index("index_select", index, x.shape()[axis]);
+  check_index("index_select", index, x.shape()[axis], x.device());
   Shape shape = x.shape();
   shape[axis] = index.numel();
   Tensor y = empty(shape, options_of(x));
   WEFT_LAUNCH(x, index_select(y, x, index, axis));
   return record(
-      "index_select", y, {x},
+      "index_select", y, {x, index},
       [index, axis, old = x.shape()](const Tensor& dy) -> Grads {
         Tensor dx = zeros(old, options_of(dy));
         WEFT_LAUNCH(dy, index_add(dx, dy, index, axis));
-        return {dx};
+        return {dx, Tensor()};
       },
       at);
 }
 
 Tensor embedding(const Tensor& weight, const Tensor& ids, Location at) {
   WEFT_CHECK(weight.rank() == 2, "embedding: the table should be [vocab_size, dim], got {}", weight);
-  check_index("embedding", ids, weight.size(0));
+  check_index("embedding", ids, weight.size(0), weight.device());
   const int64_t dim = weight.size(1);
   Shape shape = ids.shape();
   shape.push_back(dim);
@@ -91,17 +97,17 @@ Tensor embedding(const Tensor& weight, const Tensor& ids, Location at) {
   const Tensor list = ids.viewed_as({ids.numel()});
   WEFT_LAUNCH(weight, index_select(y, weight, list, 0));
   return record(
-      "embedding", y, {weight},
+      "embedding", y, {weight, ids},
       [list, dim, old = weight.shape()](const Tensor& dy) -> Grads {
         Tensor dweight = zeros(old, options_of(dy));
         WEFT_LAUNCH(dy, index_add(dweight, dy.viewed_as({list.numel(), dim}), list, 0));
-        return {dweight};
+        return {dweight, Tensor()};
       },
       at);
 }
 
 Tensor one_hot(const Tensor& index, int64_t classes, TensorOptions options) {
-  check_index("one_hot", index, classes);
+  check_index("one_hot", index, classes, options.device);
   Shape shape = index.shape();
   shape.push_back(classes);
   Tensor y = empty(shape, options);

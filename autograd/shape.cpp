@@ -12,6 +12,14 @@ Shape with_size(Shape shape, int axis, int64_t size) {
   return shape;
 }
 
+// x[begin : end : step] along axis, outside the graph. Whole rows of the first axis share storage.
+Tensor piece(const Tensor& x, int axis, int64_t begin, int64_t end, int64_t step = 1) {
+  if (axis == 0 && step == 1) return x.rows(begin, end);
+  Tensor y = like(x, with_size(x.shape(), axis, (end - begin + step - 1) / step));
+  WEFT_LAUNCH(x, slice(y, x, axis, begin, step));
+  return y;
+}
+
 // A change of shape that keeps the elements in place.
 Tensor viewed(const char* op, const Tensor& x, const Shape& shape, const Location& at) {
   return record(
@@ -26,7 +34,7 @@ Tensor reshape(const Tensor& x, const std::vector<int64_t>& sizes, Location at) 
   int64_t known = 1;
   for (size_t i = 0; i < sizes.size(); ++i) {
     if (sizes[i] == -1) {
-      WEFT_CHECK(unknown < 0, "reshape: only one size may be -1");
+      WEFT_CHECK(unknown < 0, "reshape: only one size may be -1, got -1 for axes {} and {}", unknown, i);
       unknown = static_cast<int>(i);
       shape.push_back(0);
     } else {
@@ -76,6 +84,7 @@ Tensor permute(const Tensor& x, const std::vector<int>& axes, Location at) {
   WEFT_CHECK(static_cast<int>(axes.size()) == x.rank(), "permute: {} has {} axes, got an order of {}", x, x.rank(), axes.size());
   std::vector<int> order, inverse(axes.size(), -1);
   Shape shape;
+  int last = -1;  // of the axes so far that are longer than 1
   bool moves = false;
   for (size_t i = 0; i < axes.size(); ++i) {
     const int axis = normalize_axis("permute", axes[i], x.rank());
@@ -83,7 +92,9 @@ Tensor permute(const Tensor& x, const std::vector<int>& axes, Location at) {
     inverse[static_cast<size_t>(axis)] = static_cast<int>(i);
     order.push_back(axis);
     shape.push_back(x.shape()[axis]);
-    moves = moves || axis != static_cast<int>(i);
+    if (x.shape()[axis] == 1) continue;
+    moves = moves || axis < last;
+    last = axis;
   }
   if (!moves) return viewed("permute", x, shape, at);
   Tensor y = like(x, shape);
@@ -113,14 +124,7 @@ Tensor slice(const Tensor& x, int axis, int64_t begin, int64_t end, int64_t step
   if (begin < 0) begin += size;
   if (end < 0) end += size;
   WEFT_CHECK(0 <= begin && begin <= end && end <= size, "slice: [{}, {}) is out of range for axis {} of {}", begin, end, axis, x);
-  const Shape shape = with_size(x.shape(), axis, (end - begin + step - 1) / step);
-  Tensor y;
-  if (axis == 0 && step == 1) {
-    y = x.rows(begin, end);
-  } else {
-    y = like(x, shape);
-    WEFT_LAUNCH(x, slice(y, x, axis, begin, step));
-  }
+  Tensor y = piece(x, axis, begin, end, step);
   return record(
       "slice", y, {x},
       [axis, begin, step, old = x.shape()](const Tensor& dy) -> Grads {
@@ -145,16 +149,16 @@ Tensor concat(const std::vector<Tensor>& xs, int axis, Location at) {
   }
   Tensor y = like(xs[0], with_size(xs[0].shape(), axis, total));
   WEFT_LAUNCH(y, concat(y, xs, axis));
+  std::vector<bool> wanted;
+  for (const Tensor& x : xs) wanted.push_back(requires_grad(x));
   return record(
       "concat", y, xs,
-      [sizes, axis](const Tensor& dy) -> Grads {
-        Grads dxs;
+      [sizes, wanted, axis](const Tensor& dy) -> Grads {
+        Grads dxs(sizes.size());
         int64_t begin = 0;
-        for (int64_t size : sizes) {
-          Tensor dx = like(dy, with_size(dy.shape(), axis, size));
-          WEFT_LAUNCH(dy, slice(dx, dy, axis, begin, 1));
-          dxs.push_back(dx);
-          begin += size;
+        for (size_t i = 0; i < sizes.size(); ++i) {
+          if (wanted[i]) dxs[i] = piece(dy, axis, begin, begin + sizes[i]);
+          begin += sizes[i];
         }
         return dxs;
       },
@@ -174,16 +178,15 @@ Tensor stack(const std::vector<Tensor>& xs, int axis, Location at) {
 std::vector<Tensor> split(const Tensor& x, const std::vector<int64_t>& sizes, int axis, Location at) {
   axis = normalize_axis("split", axis, x.rank());
   int64_t total = 0;
-  for (int64_t size : sizes) total += size;
+  for (int64_t size : sizes) {
+    WEFT_CHECK(size >= 0, "split: sizes must not be negative, got {}", size);
+    total += size;
+  }
   WEFT_CHECK(total == x.shape()[axis], "split: the pieces add up to {}, axis {} of {} has {}", total, axis, x, x.shape()[axis]);
   std::vector<Tensor> ys;
-  std::vector<int64_t> begins;
   int64_t begin = 0;
   for (int64_t size : sizes) {
-    Tensor y = axis == 0 ? x.rows(begin, begin + size) : like(x, with_size(x.shape(), axis, size));
-    if (axis != 0) WEFT_LAUNCH(x, slice(y, x, axis, begin, 1));
-    ys.push_back(y);
-    begins.push_back(begin);
+    ys.push_back(piece(x, axis, begin, begin + size));
     begin += size;
   }
   // One backward for all pieces: one concat instead of a padded tensor for each.
@@ -247,33 +250,39 @@ Tensor roll(const Tensor& x, int axis, int64_t shift, Location at) {
 
 Tensor repeat(const Tensor& x, const std::vector<int64_t>& counts, Location at) {
   WEFT_CHECK(static_cast<int>(counts.size()) == x.rank(), "repeat: {} has {} axes, got {} counts", x, x.rank(), counts.size());
-  Shape shape = x.shape(), paired;  // paired: (count, size) of each repeated axis, whose counts the backward sums over
-  AxisSet summed;
+  Shape shape = x.shape();
   for (int axis = 0; axis < x.rank(); ++axis) {
     const int64_t count = counts[static_cast<size_t>(axis)];
     WEFT_CHECK(count >= 0, "repeat: counts must not be negative, got {}", count);
     shape[axis] *= count;
-    if (count != 1) {
-      summed.add(paired.rank());
-      paired.push_back(count);
-    }
-    paired.push_back(x.shape()[axis]);
   }
   Tensor y = like(x, shape);
   WEFT_LAUNCH(x, repeat(y, x));
   return record(
       "repeat", y, {x},
-      [summed, paired, old = x.shape()](const Tensor& dy) -> Grads {
-        Tensor dx = like(dy, old);
-        WEFT_LAUNCH(dy, sum(dx, dy.viewed_as(paired), summed));
-        return {dx};
+      [counts, old = x.shape()](const Tensor& dy) -> Grads {
+        if (dy.numel() == 0) return {zeros(old, {.dtype = dy.dtype(), .device = dy.device()})};
+        Tensor dx = dy;
+        int64_t outer = 1;  // elements in front of the axis
+        for (int axis = 0; axis < old.rank(); ++axis) {
+          const int64_t count = counts[static_cast<size_t>(axis)];
+          if (count != 1) {
+            const int64_t inner = dx.numel() / (outer * count);
+            Tensor summed = like(dy, {outer, inner});
+            WEFT_LAUNCH(dy, sum(summed, dx.viewed_as({outer, count, inner}), AxisSet{2}));
+            dx = summed;
+          }
+          outer *= old[axis];
+        }
+        return {dx.viewed_as(old)};
       },
       at);
 }
 
 Tensor broadcast_to(const Tensor& x, const Shape& shape, Location at) {
-  WEFT_CHECK(x.rank() <= shape.rank() && broadcast_shapes("broadcast_to", x.shape(), shape) == shape,
-             "broadcast_to: {} does not stretch to {}", x, shape);
+  bool stretches = x.rank() <= shape.rank();
+  for (int i = 0; stretches && i < x.rank(); ++i) stretches = x.shape().back(i) == shape.back(i) || x.shape().back(i) == 1;
+  WEFT_CHECK(stretches, "broadcast_to: {} does not stretch to {}", x, shape);
   Tensor y = like(x, shape);
   WEFT_LAUNCH(x, broadcast_to(y, x));
   return record(

@@ -1,12 +1,10 @@
-// Gathering, scattering, embedding, sorting. Sums go in a fixed order: each output element belongs to one thread.
+// Gathering, scattering, embedding. Sums go in a fixed order: each output element belongs to one thread.
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 #include <limits>
-#include <numeric>
-#include <vector>
 
 #include "weft/core/cpu/parallel.h"
+#include "weft/core/cpu/runs.h"
 #include "weft/core/kernels.h"
 
 namespace weft::cpu {
@@ -23,6 +21,20 @@ struct AxisView {
 
 constexpr int64_t grain_elements = int64_t{1} << 14;
 int64_t grain_for(int64_t elements_per_task) { return std::max<int64_t>(1, grain_elements / std::max<int64_t>(1, elements_per_task)); }
+
+// Calls f(o, begin, end) for ranges of columns of each of `outer` blocks of [rows, columns], over the threads: whoever has a column has
+// all its rows, so what is added up down a column goes in the order of the rows. Narrower ranges would share cache lines.
+template <class F>
+void for_columns(int64_t outer, int64_t rows, int64_t columns, F&& f) {
+  constexpr int64_t narrowest = 32;
+  const int64_t ranges = outer >= num_threads() ? 1 : std::max<int64_t>(1, std::min<int64_t>(num_threads(), columns / narrowest));
+  parallel_for(outer * ranges, grain_for(rows * columns / ranges), [&](int64_t first, int64_t last) {
+    for (int64_t task = first; task < last; ++task) {
+      const int64_t range = task % ranges;
+      f(task / ranges, columns * range / ranges, columns * (range + 1) / ranges);
+    }
+  });
+}
 
 }  // namespace
 
@@ -50,14 +62,11 @@ void scatter_add(Tensor& y, const Tensor& x, const Tensor& index, int axis) {
   dispatch_float(x.dtype(), "scatter_add", [&]<class T>() {
     T* out = y.data<T>();
     const T* in = x.data<T>();
-    // One task owns a whole line along the axis, so its additions happen in the order of the index.
-    parallel_for(from.outer * from.inner, grain_for(from.size), [&](int64_t begin, int64_t end) {
-      for (int64_t line = begin; line < end; ++line) {
-        const int64_t o = line / from.inner, j = line % from.inner;
-        for (int64_t i = 0; i < from.size; ++i) {
-          const int64_t e = (o * from.size + i) * from.inner + j;
-          out[(o * to.size + at[e]) * to.inner + j] += in[e];
-        }
+    for_columns(from.outer, from.size, from.inner, [&](int64_t o, int64_t begin, int64_t end) {
+      T* block = out + o * to.size * to.inner;
+      for (int64_t i = 0; i < from.size; ++i) {
+        const int64_t row = (o * from.size + i) * from.inner;
+        for (int64_t j = begin; j < end; ++j) block[at[row + j] * to.inner + j] += in[row + j];
       }
     });
   });
@@ -70,45 +79,30 @@ void index_select(Tensor& y, const Tensor& x, const Tensor& index, int axis) {
   const int64_t* at = index.data<int64_t>();
   auto* out = static_cast<std::byte*>(y.raw());
   const auto* in = static_cast<const std::byte*>(x.raw());
-  parallel_for(from.outer * count, grain_for(from.inner), [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      const int64_t source = row / count * from.size + at[row % count];
-      std::memcpy(out + row * row_bytes, in + source * row_bytes, static_cast<size_t>(row_bytes));
-    }
+  with_constant_size(row_bytes, [&](auto bytes) {
+    parallel_for(from.outer * count, std::max<int64_t>(1, grain_bytes / bytes), [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) {
+        const int64_t source = row / count * from.size + at[row % count];
+        std::memcpy(out + row * bytes, in + source * bytes, static_cast<size_t>(bytes));
+      }
+    });
   });
 }
 
 void index_add(Tensor& y, const Tensor& x, const Tensor& index, int axis) {
-  const AxisView to(y.shape(), axis);
-  const int64_t count = index.numel();
+  const AxisView from(x.shape(), axis), to(y.shape(), axis);
   const int64_t* at = index.data<int64_t>();
-  if (x.numel() == 0) return;
-  // Positions sorted by target row, in order within a row: rows are shared out over threads and each adds up its own.
-  std::vector<int64_t> order(static_cast<size_t>(count));
-  std::iota(order.begin(), order.end(), int64_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return at[a] < at[b]; });
   dispatch_float(x.dtype(), "index_add", [&]<class T>() {
     T* out = y.data<T>();
     const T* in = x.data<T>();
-    const auto add_rows = [&](int64_t o, int64_t begin, int64_t end) {
-      for (int64_t k = begin; k < end; ++k) {
-        const int64_t i = order[static_cast<size_t>(k)];
+    for_columns(from.outer, from.size, from.inner, [&](int64_t o, int64_t begin, int64_t end) {
+      for (int64_t i = 0; i < from.size; ++i) {
         T* row = out + (o * to.size + at[i]) * to.inner;
-        const T* add = in + (o * count + i) * to.inner;
+        const T* add = in + (o * from.size + i) * from.inner;
 #pragma omp simd
-        for (int64_t j = 0; j < to.inner; ++j) row[j] += add[j];
+        for (int64_t j = begin; j < end; ++j) row[j] += add[j];
       }
-    };
-    const auto starts_row = [&](int64_t k) {
-      return k == 0 || k >= count || at[order[static_cast<size_t>(k)]] != at[order[static_cast<size_t>(k - 1)]];
-    };
-    for (int64_t o = 0; o < to.outer; ++o) {
-      parallel_for(count, grain_for(to.inner), [&](int64_t begin, int64_t end) {
-        while (!starts_row(begin)) ++begin;  // a row that straddles two pieces belongs to the piece it starts in
-        while (!starts_row(end)) ++end;
-        if (begin < end) add_rows(o, begin, end);
-      });
-    }
+    });
   });
 }
 
@@ -116,15 +110,13 @@ void one_hot(Tensor& y, const Tensor& index) {
   fill(y, 0);
   const int64_t classes = y.shape().back();
   const int64_t* at = index.data<int64_t>();
-  dispatch_all(y.dtype(), [&]<class T>() {
-    T* out = y.data<T>();
-    for (int64_t i = 0; i < index.numel(); ++i) {
-      if constexpr (sizeof(T) == 2) {
-        out[i * classes + at[i]] = T(1.0F);
-      } else {
-        out[i * classes + at[i]] = T(1);
-      }
-    }
+  Tensor one = empty({1}, {.dtype = y.dtype()});
+  fill(one, 1);
+  auto* out = static_cast<std::byte*>(y.raw());
+  with_constant_size(size_of(y.dtype()), [&](auto bytes) {
+    parallel_for(index.numel(), grain_elements, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) std::memcpy(out + (i * classes + at[i]) * bytes, one.raw(), static_cast<size_t>(bytes));
+    });
   });
 }
 
@@ -138,73 +130,5 @@ void index_range(Tensor& y, const Tensor& index) {
   y.data<int64_t>()[0] = low;
   y.data<int64_t>()[1] = high;
 }
-
-// ---- sorting
-// -----------------------------------------------------------------------------------------------------------------------------
-
-namespace {
-
-template <class T>
-bool is_not_a_number(T value) {
-  if constexpr (std::is_floating_point_v<T>) {
-    return std::isnan(value);
-  } else {
-    return false;
-  }
-}
-
-// Orders positions of one line by value; ties keep their order, NaN comes last either way.
-template <class T>
-struct Before {
-  const T* line;
-  bool descending;
-  bool operator()(int64_t a, int64_t b) const {
-    const T x = line[a], y = line[b];
-    if (is_not_a_number(x) || is_not_a_number(y)) return !is_not_a_number(x) && is_not_a_number(y);
-    return descending ? x > y : x < y;
-  }
-};
-
-template <class T>
-void sort_lines(Tensor& values, Tensor& indices, const Tensor& x, int axis, bool descending) {
-  const AxisView view(x.shape(), axis), kept(values.shape(), axis);
-  const T* in = x.data<T>();
-  T* out = values.data<T>();
-  int64_t* where = indices.data<int64_t>();
-  if (kept.size == 0) return;
-  parallel_for(view.outer * view.inner, grain_for(view.size), [&](int64_t begin, int64_t end) {
-    std::vector<T> line(static_cast<size_t>(view.size));
-    std::vector<int64_t> order(static_cast<size_t>(view.size));
-    const Before<T> before{line.data(), descending};
-    for (int64_t l = begin; l < end; ++l) {
-      const int64_t o = l / view.inner, j = l % view.inner;
-      for (int64_t i = 0; i < view.size; ++i) line[static_cast<size_t>(i)] = in[(o * view.size + i) * view.inner + j];
-      std::iota(order.begin(), order.end(), int64_t{0});
-      if (kept.size == view.size) {
-        std::stable_sort(order.begin(), order.end(), before);
-      } else {
-        const auto by_value_then_place = [&](int64_t a, int64_t b) { return before(a, b) || (!before(b, a) && a < b); };
-        std::partial_sort(order.begin(), order.begin() + kept.size, order.end(), by_value_then_place);
-      }
-      for (int64_t i = 0; i < kept.size; ++i) {
-        const int64_t e = (o * kept.size + i) * kept.inner + j;
-        out[e] = line[static_cast<size_t>(order[static_cast<size_t>(i)])];
-        where[e] = order[static_cast<size_t>(i)];
-      }
-    }
-  });
-}
-
-}  // namespace
-
-void sort(Tensor& values, Tensor& indices, const Tensor& x, int axis, bool descending) {
-  if (x.dtype() == DType::int64) {
-    sort_lines<int64_t>(values, indices, x, axis, descending);
-  } else {
-    dispatch_float(x.dtype(), "sort", [&]<class T>() { sort_lines<T>(values, indices, x, axis, descending); });
-  }
-}
-
-void topk(Tensor& values, Tensor& indices, const Tensor& x, int axis, bool largest) { sort(values, indices, x, axis, largest); }
 
 }  // namespace weft::cpu

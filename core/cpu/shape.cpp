@@ -1,37 +1,50 @@
-// Kernels that only move elements: they work on any dtype by its size, and on whole runs of memory where they can.
+// Kernels that only move elements: they work on any dtype by its size. Two patterns carry them all: runs of memory at regular distances
+// (slice, concat, pad, flip, roll; runs.h), and a walk through strided axes (permute, repeat, broadcast_to).
 #include <algorithm>
 #include <array>
 #include <cstring>
 
 #include "weft/core/cpu/parallel.h"
+#include "weft/core/cpu/runs.h"
 #include "weft/core/kernels.h"
 
 namespace weft::cpu {
 namespace {
 
-// Bytes that are worth another thread.
-constexpr int64_t grain_bytes = int64_t{1} << 16;
-
-// x seen from one axis: `outer` blocks of `size` rows of `inner` bytes.
-struct AxisView {
-  int64_t outer = 1, size = 1, inner = 1;
-  AxisView(const Tensor& x, int axis) : size(x.shape()[axis]), inner(size_of(x.dtype())) {
-    for (int i = 0; i < axis; ++i) outer *= x.shape()[i];
-    for (int i = axis + 1; i < x.rank(); ++i) inner *= x.shape()[i];
-  }
-};
-
 std::byte* bytes_of(Tensor& x) { return static_cast<std::byte*>(x.raw()); }
 const std::byte* bytes_of(const Tensor& x) { return static_cast<const std::byte*>(x.raw()); }
 
-void copy_run(std::byte* to, const std::byte* from, int64_t bytes) { std::memcpy(to, from, static_cast<size_t>(bytes)); }
+// x seen from one axis: `outer` blocks of `size` rows of `row` bytes.
+struct AxisView {
+  int64_t outer = 1, size = 1, row = 1;
+  AxisView(const Tensor& x, int axis) : size(x.shape()[axis]), row(size_of(x.dtype())) {
+    for (int i = 0; i < axis; ++i) outer *= x.shape()[i];
+    for (int i = axis + 1; i < x.rank(); ++i) row *= x.shape()[i];
+  }
+  int64_t block() const { return size * row; }
+};
 
-// Calls f(row) for every row of `bytes` bytes, over the threads.
-template <class F>
-void for_rows(int64_t rows, int64_t bytes, F&& f) {
-  parallel_for(rows, std::max<int64_t>(1, grain_bytes / std::max<int64_t>(bytes, 1)), [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) f(row);
-  });
+// Rows of x into rows of y, for every block: count rows from x row `from`, `step` apart, to y row `to` on.
+void copy_rows(Tensor& y, int64_t to, const Tensor& x, int64_t from, int64_t step, int64_t count, int axis) {
+  const AxisView target(y, axis), source(x, axis);
+  copy_runs(bytes_of(y) + to * target.row, bytes_of(x) + from * source.row,
+            {.blocks = source.outer,
+             .to_block = target.block(),
+             .from_block = source.block(),
+             .rows = count,
+             .to_row = target.row,
+             .from_row = step * source.row,
+             .bytes = target.row});
+}
+
+// y rows [begin, end) of every block = value.
+void fill_rows(Tensor& y, int64_t begin, int64_t end, int axis, double value) {
+  if (begin >= end) return;
+  const AxisView view(y, axis);
+  if (begin == 0 && end == view.size) return fill(y, value);
+  Tensor element = empty({1}, {.dtype = y.dtype()});
+  fill(element, value);
+  fill_runs(bytes_of(y) + begin * view.row, view.block(), view.outer, (end - begin) * view.row, bytes_of(element), size_of(y.dtype()));
 }
 
 // Calls f.operator()<T>() with an unsigned type of the element's size.
@@ -49,6 +62,9 @@ void dispatch_size(DType dtype, F&& f) {
   }
 }
 
+// ---- strided axes
+// -------------------------------------------------------------------------------------------------------------------------
+
 // The axes of a copy y <- x in y's order, with x's strides; neighbours that are contiguous in both are merged, size 1 is dropped.
 struct StridedCopy {
   int rank = 0;
@@ -56,78 +72,141 @@ struct StridedCopy {
 
   void add(int64_t axis_size, int64_t axis_stride) {
     if (axis_size == 1) return;
-    if (rank > 0 && stride[static_cast<size_t>(rank - 1)] == axis_stride * axis_size) {
-      size[static_cast<size_t>(rank - 1)] *= axis_size;
-      stride[static_cast<size_t>(rank - 1)] = axis_stride;
+    if (rank > 0 && stride[at(rank - 1)] == axis_stride * axis_size) {
+      size[at(rank - 1)] *= axis_size;
+      stride[at(rank - 1)] = axis_stride;
       return;
     }
-    size[static_cast<size_t>(rank)] = axis_size;
-    stride[static_cast<size_t>(rank++)] = axis_stride;
+    size[at(rank)] = axis_size;
+    stride[at(rank++)] = axis_stride;
   }
+  /// Takes an axis out.
+  StridedCopy without(int axis) const {
+    StridedCopy rest;
+    for (int i = 0; i < rank; ++i) {
+      if (i == axis) continue;
+      rest.size[at(rest.rank)] = size[at(i)];
+      rest.stride[at(rest.rank++)] = stride[at(i)];
+    }
+    return rest;
+  }
+  int64_t count() const {
+    int64_t product = 1;
+    for (int i = 0; i < rank; ++i) product *= size[at(i)];
+    return product;
+  }
+  static size_t at(int axis) { return static_cast<size_t>(axis); }
 };
 
-// Where x is read for row `row` of y, rows numbered over the leading `axes` axes.
-int64_t source_offset(const StridedCopy& copy, int axes, int64_t row) {
-  int64_t offset = 0;
-  for (int axis = axes - 1; axis >= 0; --axis) {
-    const int64_t size = copy.size[static_cast<size_t>(axis)];
-    offset += row % size * copy.stride[static_cast<size_t>(axis)];
-    row /= size;
-  }
-  return offset;
-}
-
-// Both sides of a transpose in tiles that stay in the first-level cache.
-template <class T>
-void transpose_tiled(T* y, const T* x, int64_t rows, int64_t columns, int64_t row_stride, int64_t column_stride) {
-  constexpr int64_t tile = 16;
-  for (int64_t i0 = 0; i0 < rows; i0 += tile) {
-    const int64_t i1 = std::min(i0 + tile, rows);
-    for (int64_t j0 = 0; j0 < columns; j0 += tile) {
-      const int64_t j1 = std::min(j0 + tile, columns);
-      for (int64_t i = i0; i < i1; ++i) {
-        for (int64_t j = j0; j < j1; ++j) y[i * columns + j] = x[i * row_stride + j * column_stride];
-      }
+// Walks through the axes in y's order, keeping the offset in x.
+class Walk {
+ public:
+  Walk(const StridedCopy& axes, int64_t first) : axes_(axes) {
+    for (int axis = axes.rank - 1; axis >= 0; --axis) {
+      const auto a = static_cast<size_t>(axis);
+      index_[a] = first % axes.size[a];
+      offset_ += index_[a] * axes.stride[a];
+      first /= axes.size[a];
     }
   }
-}
-
-template <class T>
-void run_strided(T* y, const T* x, const StridedCopy& copy) {
-  if (copy.rank == 0) {
-    *y = *x;
-    return;
+  int64_t offset() const { return offset_; }
+  void next() {
+    for (int axis = axes_.rank - 1; axis >= 0; --axis) {
+      const auto a = static_cast<size_t>(axis);
+      offset_ += axes_.stride[a];
+      if (++index_[a] < axes_.size[a]) return;
+      offset_ -= axes_.size[a] * axes_.stride[a];
+      index_[a] = 0;
+    }
   }
+
+ private:
+  const StridedCopy& axes_;
+  std::array<int64_t, 2 * Shape::max_rank> index_{};
+  int64_t offset_ = 0;
+};
+
+// The innermost axis of y is contiguous in x, or one element of x again and again.
+template <class T>
+void copy_lines(T* y, const T* x, const StridedCopy& copy) {
   const auto last = static_cast<size_t>(copy.rank - 1);
   const int64_t width = copy.size[last], step = copy.stride[last];
-  int64_t rows = 1;
-  for (size_t axis = 0; axis < last; ++axis) rows *= copy.size[axis];
-  if (step <= 1 || copy.rank == 1) {  // a run of x, or one element of it again and again
-    for_rows(rows, width * static_cast<int64_t>(sizeof(T)), [&](int64_t row) {
-      const T* from = x + source_offset(copy, copy.rank - 1, row);
-      T* to = y + row * width;
-      if (step == 1) {
-        std::memcpy(to, from, static_cast<size_t>(width) * sizeof(T));
-      } else {
-        for (int64_t i = 0; i < width; ++i) to[i] = from[i * step];
-      }
-    });
-    return;
+  const StridedCopy outer = copy.without(copy.rank - 1);
+  if (outer.rank == 0 && step == 1) {
+    return copy_runs(reinterpret_cast<std::byte*>(y), reinterpret_cast<const std::byte*>(x),
+                     {.bytes = width * static_cast<int64_t>(sizeof(T))});
   }
-  // The innermost axes are transposed: planes of the last two, in bands of rows.
-  const int64_t height = copy.size[last - 1], height_stride = copy.stride[last - 1];
-  constexpr int64_t band = 16;
-  const int64_t bands = (height + band - 1) / band;
-  for_rows(rows / height * bands, band * width * static_cast<int64_t>(sizeof(T)), [&](int64_t task) {
-    const int64_t plane = task / bands, top = task % bands * band;
-    const T* from = x + source_offset(copy, copy.rank - 2, plane) + top * height_stride;
-    transpose_tiled(y + (plane * height + top) * width, from, std::min(band, height - top), width, height_stride, step);
+  parallel_for(outer.count(), grain_bytes / (width * static_cast<int64_t>(sizeof(T))), [&](int64_t begin, int64_t end) {
+    Walk walk(outer, begin);
+    for (int64_t line = begin; line < end; ++line, walk.next()) {
+      if (step == 1) {
+        std::copy_n(x + walk.offset(), width, y + line * width);
+      } else {
+        std::fill_n(y + line * width, width, x[walk.offset()]);
+      }
+    }
   });
 }
 
-void copy_strided(Tensor& y, const Tensor& x, const StridedCopy& copy) {
+// y [rows, columns] with rows y_stride apart = the transpose of x [columns, rows] with columns x_stride apart, both at most `tile`.
+template <class T, int64_t tile>
+void transpose_tile(T* y, int64_t y_stride, const T* x, int64_t x_stride, int64_t rows, int64_t columns) {
+  T buffer[tile][tile];  // lines of x are read whole and lines of y written whole, however their strides collide in the cache
+  if (rows == tile && columns == tile) {
+    for (int64_t j = 0; j < tile; ++j) std::copy_n(x + j * x_stride, tile, buffer[j]);
+    for (int64_t i = 0; i < tile; ++i) {
+      for (int64_t j = 0; j < tile; ++j) y[i * y_stride + j] = buffer[j][i];
+    }
+    return;
+  }
+  for (int64_t j = 0; j < columns; ++j) std::copy_n(x + j * x_stride, rows, buffer[j]);
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t j = 0; j < columns; ++j) y[i * y_stride + j] = buffer[j][i];
+  }
+}
+
+// The innermost axis of y strides through x, and x's innermost axis, `fast`, is another one of y: planes of these two are transposed.
+template <class T>
+void copy_planes(T* y, const T* x, const StridedCopy& copy, int fast) {
+  constexpr int64_t tile = 64 / sizeof(T);
+  constexpr int64_t band = 512;  // columns of one task
+  const auto last = static_cast<size_t>(copy.rank - 1), row_axis = static_cast<size_t>(fast);
+  const int64_t rows = copy.size[row_axis], columns = copy.size[last], x_stride = copy.stride[last];
+  StridedCopy in_y = copy;  // the same axes with y's strides
+  for (int64_t axis = copy.rank - 1, stride = 1; axis >= 0; --axis) {
+    in_y.stride[static_cast<size_t>(axis)] = stride;
+    stride *= copy.size[static_cast<size_t>(axis)];
+  }
+  const int64_t y_stride = in_y.stride[row_axis];
+  const StridedCopy from = copy.without(copy.rank - 1).without(fast), to = in_y.without(copy.rank - 1).without(fast);
+  const int64_t row_tiles = (rows + tile - 1) / tile, bands = (columns + band - 1) / band;
+  const int64_t task_bytes = tile * std::min(band, columns) * static_cast<int64_t>(sizeof(T));
+  parallel_for(from.count() * row_tiles * bands, std::max<int64_t>(1, grain_bytes / task_bytes), [&](int64_t begin, int64_t end) {
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t plane = task / (row_tiles * bands), i = task / bands % row_tiles * tile, first = task % bands * band;
+      const T* source = x + Walk(from, plane).offset() + i;
+      T* target = y + Walk(to, plane).offset() + i * y_stride;
+      for (int64_t j = first; j < std::min(first + band, columns); j += tile) {
+        transpose_tile<T, tile>(target + j, y_stride, source + j * x_stride, x_stride, std::min(tile, rows - i),
+                                std::min(tile, columns - j));
+      }
+    }
+  });
+}
+
+void copy_strided(Tensor& y, const Tensor& x, StridedCopy copy) {
   if (y.numel() == 0) return;
-  dispatch_size(y.dtype(), [&]<class T>() { run_strided(static_cast<T*>(y.raw()), static_cast<const T*>(x.raw()), copy); });
+  if (copy.rank == 0) {  // one element
+    copy.rank = 1;
+    copy.size[0] = copy.stride[0] = 1;
+  }
+  dispatch_size(y.dtype(), [&]<class T>() {
+    T* to = static_cast<T*>(y.raw());
+    const T* from = static_cast<const T*>(x.raw());
+    if (copy.stride[static_cast<size_t>(copy.rank - 1)] <= 1) return copy_lines(to, from, copy);
+    const int fast = static_cast<int>(std::find(copy.stride.begin(), copy.stride.begin() + copy.rank, 1) - copy.stride.begin());
+    copy_planes(to, from, copy, fast);
+  });
 }
 
 std::array<int64_t, Shape::max_rank> strides_of(const Shape& shape) {
@@ -160,76 +239,6 @@ void broadcast_to(Tensor& y, const Tensor& x) {
   copy_strided(y, x, copy);
 }
 
-void slice(Tensor& y, const Tensor& x, int axis, int64_t begin, int64_t step) {
-  if (y.numel() == 0) return;
-  const AxisView from(x, axis), to(y, axis);
-  if (step == 1) {
-    const int64_t run = to.size * to.inner;
-    for_rows(to.outer, run, [&](int64_t o) { copy_run(bytes_of(y) + o * run, bytes_of(x) + (o * from.size + begin) * from.inner, run); });
-    return;
-  }
-  for_rows(to.outer * to.size, to.inner, [&](int64_t row) {
-    const int64_t o = row / to.size, i = row % to.size;
-    copy_run(bytes_of(y) + row * to.inner, bytes_of(x) + (o * from.size + begin + i * step) * from.inner, to.inner);
-  });
-}
-
-void slice_backward(Tensor& y, const Tensor& x, int axis, int64_t begin, int64_t step) {
-  fill(y, 0);
-  if (x.numel() == 0) return;
-  const AxisView from(x, axis), to(y, axis);
-  for_rows(from.outer * from.size, from.inner, [&](int64_t row) {
-    const int64_t o = row / from.size, i = row % from.size;
-    copy_run(bytes_of(y) + (o * to.size + begin + i * step) * to.inner, bytes_of(x) + row * from.inner, from.inner);
-  });
-}
-
-void concat(Tensor& y, std::span<const Tensor> xs, int axis) {
-  const AxisView to(y, axis);
-  int64_t begin = 0;
-  for (const Tensor& x : xs) {
-    const AxisView from(x, axis);
-    const int64_t run = from.size * from.inner;
-    if (x.numel() > 0) {
-      for_rows(from.outer, run, [&](int64_t o) { copy_run(bytes_of(y) + (o * to.size + begin) * to.inner, bytes_of(x) + o * run, run); });
-    }
-    begin += from.size;
-  }
-}
-
-void pad(Tensor& y, const Tensor& x, int axis, int64_t before, double value) {
-  fill(y, value);
-  if (x.numel() == 0 || y.numel() == 0) return;
-  const AxisView from(x, axis), to(y, axis);
-  const int64_t first = std::max<int64_t>(0, -before), last = std::min(from.size, to.size - before);
-  if (last <= first) return;
-  const int64_t run = (last - first) * from.inner;
-  for_rows(from.outer, run, [&](int64_t o) {
-    copy_run(bytes_of(y) + (o * to.size + before + first) * to.inner, bytes_of(x) + (o * from.size + first) * from.inner, run);
-  });
-}
-
-void flip(Tensor& y, const Tensor& x, int axis) {
-  if (x.numel() == 0) return;
-  const AxisView view(x, axis);
-  for_rows(view.outer * view.size, view.inner, [&](int64_t row) {
-    const int64_t o = row / view.size, i = row % view.size;
-    copy_run(bytes_of(y) + row * view.inner, bytes_of(x) + (o * view.size + view.size - 1 - i) * view.inner, view.inner);
-  });
-}
-
-void roll(Tensor& y, const Tensor& x, int axis, int64_t shift) {
-  if (x.numel() == 0) return;
-  const AxisView view(x, axis);
-  const int64_t split = ((shift % view.size) + view.size) % view.size;  // y[split + i] = x[i]
-  for_rows(view.outer, view.size * view.inner, [&](int64_t o) {
-    std::byte* to = bytes_of(y) + o * view.size * view.inner;
-    const std::byte* from = bytes_of(x) + o * view.size * view.inner;
-    copy_run(to + split * view.inner, from, (view.size - split) * view.inner);
-    copy_run(to, from + (view.size - split) * view.inner, split * view.inner);
-  });
-}
-
 void repeat(Tensor& y, const Tensor& x) {
   if (y.numel() == 0) return;
   // y axis i is the pair (count, x axis i).
@@ -240,6 +249,55 @@ void repeat(Tensor& y, const Tensor& x) {
     copy.add(x.shape()[axis], strides[static_cast<size_t>(axis)]);
   }
   copy_strided(y, x, copy);
+}
+
+// ---- rows of one axis
+// -----------------------------------------------------------------------------------------------------------------------
+
+void slice(Tensor& y, const Tensor& x, int axis, int64_t begin, int64_t step) { copy_rows(y, 0, x, begin, step, y.shape()[axis], axis); }
+
+void slice_backward(Tensor& y, const Tensor& x, int axis, int64_t begin, int64_t step) {
+  const AxisView target(y, axis), source(x, axis);
+  if (step == 1) {
+    fill_rows(y, 0, begin, axis, 0);
+    fill_rows(y, begin + source.size, target.size, axis, 0);
+  } else {
+    fill(y, 0);
+  }
+  copy_runs(bytes_of(y) + begin * target.row, bytes_of(x),
+            {.blocks = source.outer,
+             .to_block = target.block(),
+             .from_block = source.block(),
+             .rows = source.size,
+             .to_row = step * target.row,
+             .from_row = source.row,
+             .bytes = source.row});
+}
+
+void concat(Tensor& y, std::span<const Tensor> xs, int axis) {
+  int64_t begin = 0;
+  for (const Tensor& x : xs) {
+    copy_rows(y, begin, x, 0, 1, x.shape()[axis], axis);
+    begin += x.shape()[axis];
+  }
+}
+
+void pad(Tensor& y, const Tensor& x, int axis, int64_t before, double value) {
+  const int64_t size = y.shape()[axis];
+  const int64_t begin = std::clamp<int64_t>(before, 0, size), end = std::clamp(before + x.shape()[axis], begin, size);
+  fill_rows(y, 0, begin, axis, value);
+  copy_rows(y, begin, x, begin - before, 1, end - begin, axis);
+  fill_rows(y, end, size, axis, value);
+}
+
+void flip(Tensor& y, const Tensor& x, int axis) { copy_rows(y, 0, x, x.shape()[axis] - 1, -1, x.shape()[axis], axis); }
+
+void roll(Tensor& y, const Tensor& x, int axis, int64_t shift) {
+  const int64_t size = x.shape()[axis];
+  if (size == 0) return;
+  const int64_t split = ((shift % size) + size) % size;  // y[split + i] = x[i]
+  copy_rows(y, split, x, 0, 1, size - split, axis);
+  copy_rows(y, 0, x, size - split, 1, split, axis);
 }
 
 }  // namespace weft::cpu
