@@ -41,7 +41,6 @@ MetricsRow parse_line(std::string_view line, const std::string& where) {
   };
   MetricsRow row{.step = *step->as_integer(),
                  .loss = number("loss"),
-                 .val_loss = {},
                  .lr = number("lr"),
                  .grad_norm = number("grad_norm"),
                  .tokens_per_second = number("tokens_per_second"),
@@ -70,7 +69,8 @@ void for_each_line(std::string_view text, const std::string& file, F f) {
 }  // namespace
 
 MetricsWriter::MetricsWriter(std::filesystem::path path, std::optional<int64_t> resumed_step) : path_(std::move(path)) {
-  if (resumed_step && std::filesystem::exists(path_)) {
+  std::error_code no_file;
+  if (resumed_step && std::filesystem::exists(path_, no_file)) {
     const std::string text = read_file(path_);
     const size_t last_end = text.rfind('\n');
     size_ = last_end == std::string::npos ? 0 : static_cast<int64_t>(last_end) + 1;

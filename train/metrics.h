@@ -17,7 +17,7 @@ struct MetricsRow {
   /// Mean loss of the training batches since the last line, in nats per token.
   double loss = 0;
   /// Loss on the validation set, on steps that measure it.
-  std::optional<double> val_loss;
+  std::optional<double> val_loss = {};
   double lr = 0;
   /// Norm of all gradients before clipping.
   double grad_norm = 0;

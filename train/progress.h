@@ -18,9 +18,9 @@ struct ProgressOptions {
   int64_t first_step = 0;
   std::FILE* stream = stderr;
   /// Unset: whether `stream` is a terminal that can redraw a line (TERM is not "dumb").
-  std::optional<bool> terminal;
+  std::optional<bool> terminal = {};
   /// Columns; unset: the terminal's, asked again every time.
-  std::optional<int> columns;
+  std::optional<int> columns = {};
 };
 
 class Progress {
@@ -52,7 +52,7 @@ class Progress {
 struct ProgressState {
   int64_t step = 0, total_steps = 0;
   double loss = 0;
-  std::optional<double> val_loss;
+  std::optional<double> val_loss = {};
   double tokens_per_second = 0;
   /// NaN: not known yet.
   double seconds_left = std::numeric_limits<double>::quiet_NaN();
