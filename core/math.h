@@ -59,8 +59,9 @@ WEFT_HOST_DEVICE T softplus(T x) {
 /// The derivative of x sigmoid(g(x)), g(x) = sqrt(8 / pi) (x + 0.044715 x^3): GELU's tanh form.
 template <Real T>
 WEFT_HOST_DEVICE T gelu_tanh_slope(T x) {
-  const T s = sigmoid(T(1.5957691216057308) * (x + T(0.044715) * x * x * x));
-  return s * (T(1) + x * (T(1) - s) * T(1.5957691216057308) * (T(1) + T(0.134145) * x * x));
+  const T t = x < T(-50) ? T(-50) : x > T(50) ? T(50) : x;  // 0 and 1 beyond, where powers of x would overflow
+  const T s = sigmoid(T(1.5957691216057308) * (t + T(0.044715) * t * t * t));
+  return s * (T(1) + t * (T(1) - s) * T(1.5957691216057308) * (T(1) + T(0.134145) * t * t));
 }
 
 /// a * b + c, rounded once where the machine can.

@@ -81,7 +81,12 @@ Tensor Tensor::rows(int64_t begin, int64_t end) const {
 }
 
 Tensor empty(const Shape& shape, TensorOptions options) {
-  auto storage = std::make_shared<Storage>(shape.numel() * size_of(options.dtype), options.device);
+  int64_t bytes = size_of(options.dtype);
+  for (int64_t size : shape) {
+    WEFT_CHECK(size == 0 || bytes <= std::numeric_limits<int64_t>::max() / size, "empty: shape {} is larger than any memory", shape);
+    bytes *= size;
+  }
+  auto storage = std::make_shared<Storage>(bytes, options.device);
   Tensor x(std::move(storage), shape, options.dtype);
 #ifdef WEFT_SANITIZED
   if (is_float(options.dtype) && !options.device.is_cuda()) cpu::fill(x, std::numeric_limits<double>::quiet_NaN());

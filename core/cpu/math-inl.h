@@ -158,8 +158,9 @@ HWY_INLINE Simd<T> softplus(Simd<T> x) {
 /// The derivative of x sigmoid(g(x)), g(x) = sqrt(8 / pi) (x + 0.044715 x^3): GELU's tanh form.
 template <class T>
 HWY_INLINE Simd<T> gelu_tanh_slope(Simd<T> x) {
-  const Simd<T> s = sigmoid(T(1.5957691216057308) * (x + T(0.044715) * x * x * x));
-  return s * (1 + x * (1 - s) * T(1.5957691216057308) * (1 + T(0.134145) * x * x));
+  const Simd<T> t = detail::limit(x, T(-50), T(50));  // 0 and 1 beyond, where powers of x would overflow
+  const Simd<T> s = sigmoid(T(1.5957691216057308) * (t + T(0.044715) * t * t * t));
+  return s * (1 + t * (1 - s) * T(1.5957691216057308) * (1 + T(0.134145) * t * t));
 }
 
 HWY_INLINE Simd<double> sin(Simd<double> x) {

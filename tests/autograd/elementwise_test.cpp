@@ -127,6 +127,15 @@ TEST_CASE("elementwise: gradients at kinks and ties") {
   CHECK(slope([](const Tensor& x) { return clamp_min(x, 0); }, 0) == 1);
   CHECK(slope([](const Tensor& x) { return pow_scalar(x, 0); }, 0) == 0);
   CHECK(slope([](const Tensor& x) { return log_sigmoid(x); }, 40) == doctest::Approx(std::exp(-40)).epsilon(1e-12));
+  for (DType dtype : {DType::float32, DType::float64}) {  // saturated, nothing overflows
+    const double far = dtype == DType::float32 ? 3e38 : 1e308;
+    const Tensor x = parameter(to(from_vector<double>({far, -far}, {2}), dtype));
+    for (const auto& f : {gelu_tanh(x), gelu(x), silu(x), softplus(x), relu(x)}) {
+      zero_grad(x);
+      backward(f, ones({2}, {.dtype = dtype}));
+      CHECK(values(grad(x)) == std::vector<double>{1, 0});
+    }
+  }
   const Tensor a = parameter(scalar(2, f64)), b = parameter(scalar(2, f64)), zero = parameter(scalar(0, f64));
   backward(maximum(a, b));
   backward(minimum(a, b));

@@ -226,6 +226,8 @@ TEST_CASE("tensor: errors name what was expected and what came") {
   CHECK_THROWS_WITH_AS(x.rows(1, 3), "rows: [1, 3) is out of range for [2, 3]", Error);
   CHECK_THROWS_WITH_AS(x.size(2), "size: axis 2 is out of range for a tensor of 2 dimensions", Error);
   CHECK_THROWS_WITH_AS(from_vector<float>({1, 2}, {3}), "from_vector: 2 values do not fill shape [3] (3 elements)", Error);
+  constexpr int64_t huge = int64_t{1} << 40;
+  CHECK_THROWS_WITH_AS(zeros({huge, huge}), "empty: shape [1099511627776, 1099511627776] is larger than any memory", Error);
   CHECK_THROWS_WITH_AS(arange(-1), "arange: the length must not be negative, got -1", Error);
   CHECK_THROWS_WITH_AS(clone(Tensor()), "clone: the tensor is undefined", Error);
   CHECK_THROWS_WITH_AS(parse_device("tpu"), "device: expected cpu, cuda or cuda:N, got \"tpu\"", Error);
