@@ -4,42 +4,34 @@
 
 namespace weft {
 
-Tensor checkpoint(const std::function<Tensor(const std::vector<Tensor>&)>& f, const std::vector<Tensor>& inputs,
-                  const std::vector<Tensor>& parameters, Location at) {
+Tensor checkpoint(const std::function<Tensor(const std::vector<Tensor>&)>& f, const std::vector<Tensor>& inputs, Location at) {
   if (!grad_enabled()) return f(inputs);
   const Generator before = default_generator();
+  std::vector<Tensor> values, recorded = inputs;
+  for (const Tensor& input : inputs) values.push_back(detach(input));
   Tensor y;
   {
-    NoGrad no_grad;
-    y = detach(f(inputs));
+    CaptureScope scope;
+    y = f(values);
+    scope.note(y);  // f may return what it captures as it is
+    recorded.insert(recorded.end(), scope.captured().begin(), scope.captured().end());
   }
-  std::vector<Tensor> recorded = inputs;
-  recorded.insert(recorded.end(), parameters.begin(), parameters.end());
-  std::vector<Tensor> values;
-  for (const Tensor& input : inputs) values.push_back(detach(input));
-  std::vector<bool> wanted;
-  for (const Tensor& input : inputs) wanted.push_back(requires_grad(input));
-
   return record(
-      "checkpoint", y, recorded,
-      [f, values, wanted, before, outside = parameters.size()](const Tensor& dy) -> Grads {
-        Grads dxs(values.size() + outside);
-        std::vector<Tensor> again = values, leaves;
-        std::vector<size_t> places;
+      "checkpoint", detach(y), recorded,
+      [f, values, recorded, before](const Tensor& dy) -> Grads {
+        // Fresh leaves stand for the inputs; what f captures stands for itself.
+        std::vector<Tensor> again = values, xs = recorded;
         for (size_t i = 0; i < again.size(); ++i) {
-          if (!wanted[i]) continue;
-          again[i] = parameter(again[i]);
-          leaves.push_back(again[i]);
-          places.push_back(i);
+          if (requires_grad(recorded[i])) xs[i] = again[i] = parameter(values[i]);
         }
-        Generator generator = before;
-        GeneratorScope same_numbers(generator);
-        WithGrad recording;
-        const Tensor output = f(again);
-        if (!requires_grad(output)) return dxs;
-        backward(output, dy);  // fills the parameters that f uses, and our own leaves
-        for (size_t i = 0; i < leaves.size(); ++i) dxs[places[i]] = grad(leaves[i]);
-        return dxs;
+        Tensor output;
+        {
+          WithGrad recording;
+          Generator generator = before;
+          GeneratorScope same_numbers(generator);
+          output = f(again);
+        }
+        return requires_grad(output) ? gradients_down_to(xs, output, dy) : Grads(xs.size());
       },
       at);
 }

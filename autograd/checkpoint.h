@@ -10,9 +10,10 @@
 namespace weft {
 
 /// f(inputs) without keeping what is inside. In the backward f runs again, with the same random numbers (dropout repeats), and is
-/// differentiated: the gradients of `inputs` flow on, those of parameters that f uses by itself (a module's weights) are added to them
-/// directly. At least one input must require a gradient for that to happen, or `parameters` must name what f uses.
+/// differentiated. Gradients reach `inputs` and everything else that f uses: the first run, which records nothing, notes which tensors from
+/// outside its ops would have differentiated (the weights of a module that f captures, results of earlier ops), and they become inputs of
+/// the recorded node. f must compute the same whenever it runs: ops on tensors, no state of its own that changes.
 Tensor checkpoint(const std::function<Tensor(const std::vector<Tensor>&)>& f, const std::vector<Tensor>& inputs,
-                  const std::vector<Tensor>& parameters = {}, Location at = Location::current());
+                  Location at = Location::current());
 
 }  // namespace weft

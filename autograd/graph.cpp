@@ -60,7 +60,8 @@ struct Node {
 namespace {
 
 std::atomic<uint64_t> next_sequence{1};
-thread_local bool grad_is_enabled = true;
+thread_local detail::GradMode grad_mode = detail::GradMode::record;
+thread_local CaptureScope* innermost_capture = nullptr;
 thread_local bool anomaly_mode = false;
 thread_local bool retains_graph = false;  // of the innermost backward that runs on this thread
 
@@ -142,11 +143,26 @@ void set_grad(const Tensor& leaf, Tensor value) {
 // ---- recording
 // -----------------------------------------------------------------------------------------------------------------------------
 
-NoGrad::NoGrad(bool active) : previous_(grad_is_enabled) { grad_is_enabled = grad_is_enabled && !active; }
-NoGrad::~NoGrad() { grad_is_enabled = previous_; }
-WithGrad::WithGrad() : previous_(grad_is_enabled) { grad_is_enabled = true; }
-WithGrad::~WithGrad() { grad_is_enabled = previous_; }
-bool grad_enabled() { return grad_is_enabled; }
+NoGrad::NoGrad(bool active) : previous_(grad_mode) {
+  if (active) grad_mode = detail::GradMode::off;
+}
+NoGrad::~NoGrad() { grad_mode = previous_; }
+WithGrad::WithGrad() : previous_(grad_mode) { grad_mode = detail::GradMode::record; }
+WithGrad::~WithGrad() { grad_mode = previous_; }
+bool grad_enabled() { return grad_mode == detail::GradMode::record; }
+
+CaptureScope::CaptureScope() : previous_(grad_mode), outer_(innermost_capture) {
+  grad_mode = detail::GradMode::capture;
+  innermost_capture = this;
+}
+CaptureScope::~CaptureScope() {
+  grad_mode = previous_;
+  innermost_capture = outer_;
+}
+void CaptureScope::note(const Tensor& x) {
+  const auto same = [&](const Tensor& other) { return other.node() == x.node() && other.output_index() == x.output_index(); };
+  if (requires_grad(x) && std::none_of(captured_.begin(), captured_.end(), same)) captured_.push_back(x);
+}
 
 AnomalyMode::AnomalyMode(bool active) : previous_(anomaly_mode) { anomaly_mode = active; }
 AnomalyMode::~AnomalyMode() { anomaly_mode = previous_; }
@@ -154,7 +170,10 @@ AnomalyMode::~AnomalyMode() { anomaly_mode = previous_; }
 namespace detail {
 
 bool should_record(std::span<const Tensor> inputs) {
-  if (!grad_is_enabled) return false;
+  if (grad_mode == GradMode::capture) {
+    for (const Tensor& input : inputs) innermost_capture->note(input);
+  }
+  if (grad_mode != GradMode::record) return false;
   for (const Tensor& input : inputs) {
     if (requires_grad(input)) return true;
   }
@@ -240,7 +259,7 @@ class Pass {
     return found == watched_.end() ? nullptr : &found->second;
   }
 
-  void run(bool fill_leaves) {
+  void run(bool fill_leaves, bool stop_at_watched = false) {
     NoGrad no_grad;
     struct Restore {
       bool before = retains_graph;
@@ -252,7 +271,10 @@ class Pass {
       queue_.pop();
       auto entry = arrived_.extract(node.get());
       Grads& dys = entry.mapped();
-      if (Grads* kept = watched(node.get())) *kept = dys;
+      if (Grads* kept = watched(node.get())) {
+        *kept = dys;
+        if (stop_at_watched) continue;
+      }
       if (!fill_leaves && node->sequence == first_watched_) break;
       if (node->leaf) {
         if (fill_leaves && node->wants_grad) add_gradient(node->grad, std::move(dys[0]));
@@ -325,6 +347,15 @@ void start_all(Pass& pass, std::span<const Tensor> ys, std::span<const Tensor> d
   for (size_t i = 0; i < ys.size(); ++i) pass.start(ys[i], dys.empty() ? Tensor() : dys[i]);
 }
 
+Grads kept_gradients(Pass& pass, std::span<const Tensor> xs) {
+  Grads result;
+  for (const Tensor& x : xs) {
+    const Grads* kept = pass.watched(x.node().get());
+    result.push_back(kept == nullptr || kept->empty() ? Tensor() : (*kept)[static_cast<size_t>(x.output_index())]);
+  }
+  return result;
+}
+
 }  // namespace
 
 bool graph_is_retained() { return retains_graph; }
@@ -349,12 +380,17 @@ Grads gradients(std::span<const Tensor> ys, std::span<const Tensor> dys, std::sp
   }
   start_all(pass, ys, dys);
   pass.run(false);
-  Grads result;
+  return kept_gradients(pass, xs);
+}
+
+Grads gradients_down_to(std::span<const Tensor> xs, const Tensor& y, const Tensor& dy) {
+  Pass pass({});
   for (const Tensor& x : xs) {
-    const Grads& kept = *pass.watched(x.node().get());
-    result.push_back(kept.empty() ? Tensor() : kept[static_cast<size_t>(x.output_index())]);
+    if (requires_grad(x)) pass.watch(x.node().get());
   }
-  return result;
+  pass.start(y, dy);
+  pass.run(false, true);
+  return kept_gradients(pass, xs);
 }
 
 Tensor detach(const Tensor& x) {

@@ -5,6 +5,7 @@
 // order, adds up what arrives at each, and frees each closure once it has run.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <initializer_list>
 #include <source_location>
@@ -45,6 +46,10 @@ inline void zero_grad(const Tensor& leaf) { set_grad(leaf, {}); }
 // ---- recording
 // -----------------------------------------------------------------------------------------------------------------------------
 
+namespace detail {
+enum class GradMode : uint8_t { record, capture, off };
+}
+
 /// While it lives, this thread records nothing.
 class NoGrad {
  public:
@@ -54,7 +59,7 @@ class NoGrad {
   NoGrad& operator=(const NoGrad&) = delete;
 
  private:
-  bool previous_;
+  detail::GradMode previous_;
 };
 /// While it lives, this thread records again: a backward that runs a forward of its own (checkpoint).
 class WithGrad {
@@ -65,7 +70,24 @@ class WithGrad {
   WithGrad& operator=(const WithGrad&) = delete;
 
  private:
-  bool previous_;
+  detail::GradMode previous_;
+};
+/// While it lives, this thread records nothing, but notes what its ops would have differentiated: the tensors that a function uses from
+/// outside, parameters and results of other ops, each once. NoGrad inside turns the noting off as well.
+class CaptureScope {
+ public:
+  CaptureScope();
+  ~CaptureScope();
+  CaptureScope(const CaptureScope&) = delete;
+  CaptureScope& operator=(const CaptureScope&) = delete;
+
+  const std::vector<Tensor>& captured() const { return captured_; }
+  void note(const Tensor& x);
+
+ private:
+  detail::GradMode previous_;
+  CaptureScope* outer_;
+  std::vector<Tensor> captured_;
 };
 bool grad_enabled();
 
@@ -127,6 +149,9 @@ bool graph_is_retained();
 
 /// d(y . dy)/d(x) for each x (a leaf or an intermediate result); leaves are not touched. Undefined where y does not depend on x.
 Grads gradients(std::span<const Tensor> ys, std::span<const Tensor> dys, std::span<const Tensor> xs, BackwardOptions options = {});
+
+/// The same for one output, with xs taken for leaves: what an x was computed from is not visited, and an x without a graph gets nothing.
+Grads gradients_down_to(std::span<const Tensor> xs, const Tensor& y, const Tensor& dy);
 
 /// The same memory outside the graph: a constant.
 Tensor detach(const Tensor& x);
