@@ -1,5 +1,7 @@
 #include "weft/attention/dot_product.h"
 
+#include <hwy/targets.h>
+
 #include <limits>
 
 #include "compare_attention.h"
@@ -226,6 +228,31 @@ TEST_CASE("dot_product gives the same bits for any number of threads") {
       }
     }
   }
+}
+
+TEST_CASE("dot_product: every instruction set of this machine agrees") {
+  std::vector<AttentionCase> cases;
+  for (const DType dtype : {DType::float32, DType::float64}) {
+    for (int64_t d : {5, 64, 80}) {
+      AttentionCase c{.N = 71, .M = 150, .D = d, .Dv = d + 3, .dtype = dtype};
+      c.options = {.causal = true, .mask = random_mask({71, 150}, 0.8, 2), .bias = to(normal({4, 71, 150}, 3), dtype), .dropout = 0.2};
+      cases.push_back(c);
+    }
+  }
+  std::vector<AttentionResult> expected;
+  for (const AttentionCase& c : cases) expected.push_back(run_attention(reference, c));
+  const int64_t supported = hwy::SupportedTargets();
+  for (const int64_t target : {HWY_SCALAR, HWY_AVX2, HWY_AVX3}) {
+    if ((supported & target) == 0) continue;
+    hwy::SetSupportedTargetsForTest(target);
+    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+    CAPTURE(hwy::TargetName(target));
+    for (size_t i = 0; i < cases.size(); ++i) {
+      check_same(run_attention(fused, cases[i]), expected[i], cases[i].dtype == DType::float64 ? 1e-12 : 1e-5);
+    }
+  }
+  hwy::SetSupportedTargetsForTest(0);
+  hwy::GetChosenTarget().Update(hwy::SupportedTargets());
 }
 
 TEST_CASE("dot_product: memory grows with N, not with N^2") {
