@@ -2,6 +2,7 @@
 
 #include "weft/attention/dot_product.h"
 #include "weft/attention/reference.h"
+#include "weft/autograd/ops.h"
 
 namespace weft {
 namespace {
@@ -9,6 +10,19 @@ namespace {
 const LocalOptions& checked(const char* op, const LocalOptions& options) {
   WEFT_CHECK(options.window >= 1, "{}: the window must be at least 1, got {}", op, options.window);
   return options;
+}
+
+// Dense weights [B, H, N, M] -> the band [B, H, N, 2 half + 1].
+Tensor band_of(const Tensor& weights, int64_t half, Location at) {
+  const int64_t n = weights.size(2), m = weights.size(3), width = 2 * half + 1;
+  // In a row with `before` zeros in front, key i + (m - n) - half + t stands at i + t; `after` zeros let the last rows end.
+  const int64_t before = n - m + half, after = half;
+  std::vector<int64_t> index;
+  for (int64_t i = 0; i < n; ++i) {
+    for (int64_t t = 0; t < width; ++t) index.push_back(i + t);
+  }
+  const Tensor columns = to(from_vector(index, {1, 1, n, width}), weights.device());
+  return gather(pad(weights, 3, before, after, 0, at), 3, broadcast_to(columns, {weights.size(0), weights.size(1), n, width}), at);
 }
 
 class LocalBody : public MechanismBody {
@@ -28,7 +42,10 @@ Attended local_reference(const Tensor& q, const Tensor& k, const Tensor& v, cons
                          Location at) {
   const int64_t half = checked("local", local_options).window / 2;
   const int rows = options.layout == AttentionLayout::bhnd ? 2 : 1;
-  return attention_reference("local", q, k, v, window_mask(q.size(rows), k.size(rows), half, half, q.device()), options, at);
+  const Tensor window = window_mask(q.size(rows), k.size(rows), half, half, q.device());
+  Attended result = attention_reference("local", q, k, v, window, options, at);
+  if (options.return_weights && options.compact_weights) result.weights = band_of(result.weights, half, at);
+  return result;
 }
 
 Attended local(const Tensor& q, const Tensor& k, const Tensor& v, const LocalOptions& local_options, const AttendOptions& options,

@@ -2,9 +2,6 @@
 
 #include <doctest/doctest.h>
 
-#include <algorithm>
-#include <cmath>
-
 #include "nn/module_check.h"
 #include "weft/autograd/ops.h"
 #include "weft/core/random.h"
@@ -14,23 +11,6 @@ using test::check_module;
 using test::random64;
 
 namespace {
-
-// Smallest and largest element, mean and standard deviation.
-struct Summary {
-  double low = INFINITY, high = -INFINITY, mean = 0, std = 0;
-};
-Summary summary(const Tensor& x) {
-  Summary s;
-  const std::vector<float> values = x.to_vector<float>();
-  for (float v : values) {
-    s.low = std::min<double>(s.low, v);
-    s.high = std::max<double>(s.high, v);
-    s.mean += v / static_cast<double>(values.size());
-  }
-  for (float v : values) s.std += (v - s.mean) * (v - s.mean) / static_cast<double>(values.size());
-  s.std = std::sqrt(s.std);
-  return s;
-}
 
 const auto call = [](const auto& module, const std::vector<Tensor>& in) { return module(in[0]); };
 
@@ -48,7 +28,7 @@ TEST_CASE("norms: gradients") {
 
 TEST_CASE("norms: what they start with") {
   const Tensor x = randn({4, 9}, 3, 2);
-  CHECK(summary(mean(LayerNorm({.dim = 9})(x), {-1})).std < 1e-5);
+  CHECK(max(abs(mean(LayerNorm({.dim = 9})(x), {-1}))).item() < 1e-5);
   const Tensor length = sum(square(ScaleNorm({.dim = 9})(x)), {-1});
   for (float value : length.to_vector<float>()) CHECK(value == doctest::Approx(9));
   const Tensor power = mean(square(RMSNorm({.dim = 9})(x)), {-1});
