@@ -12,9 +12,9 @@ const LocalOptions& checked(const char* op, const LocalOptions& options) {
   return options;
 }
 
-// Dense weights [B, H, N, M] -> the band [B, H, N, 2 half + 1].
-Tensor band_of(const Tensor& weights, int64_t half, Location at) {
-  const int64_t n = weights.size(2), m = weights.size(3), width = 2 * half + 1;
+// Dense weights [B, H, N, M] -> the band [B, H, N, width], whose entry t of row i is key i + (M - N) - half + t.
+Tensor band_of(const Tensor& weights, int64_t half, int64_t width, Location at) {
+  const int64_t n = weights.size(2), m = weights.size(3);
   // In a row with `before` zeros in front, key i + (m - n) - half + t stands at i + t; `after` zeros let the last rows end.
   const int64_t before = n - m + half, after = half;
   std::vector<int64_t> index;
@@ -44,7 +44,9 @@ Attended local_reference(const Tensor& q, const Tensor& k, const Tensor& v, cons
   const int rows = options.layout == AttentionLayout::bhnd ? 2 : 1;
   const Tensor window = window_mask(q.size(rows), k.size(rows), half, half, q.device());
   Attended result = attention_reference("local", q, k, v, window, options, at);
-  if (options.return_weights && options.compact_weights) result.weights = band_of(result.weights, half, at);
+  if (options.return_weights && options.compact_weights) {
+    result.weights = band_of(result.weights, half, options.causal ? half + 1 : 2 * half + 1, at);
+  }
   return result;
 }
 

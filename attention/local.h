@@ -6,6 +6,7 @@
 // key/value heads, rows that see nothing, the backward) is as in dot_product.h, with sums over the window: the same kernels skip whatever
 // lies outside of it, so time is O(N (2 half + 1) D) and memory O(N D), forward and backward.
 // Compact weights are the band [B, H, N, 2 half + 1]: entry t of row i is key i + (M - N) - half + t, zero where there is no such key.
+// In a causal call the band ends at the diagonal: [B, H, N, half + 1].
 //
 // I. Beltagy, M. Peters, A. Cohan: Longformer (2020), sliding windows; M. Luong et al.: local attention (EMNLP 2015).
 #pragma once

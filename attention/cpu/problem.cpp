@@ -61,7 +61,7 @@ Problem<T> make_problem(const Tensor& q, const Tensor& k, const Tensor& v, const
   p.B = q.size(0), p.H = q.size(head_axis), p.N = q.size(row_axis), p.D = q.size(3);
   p.Hkv = k.size(head_axis), p.M = k.size(row_axis);
   p.scale = static_cast<T>(scope.scale);
-  p.left = std::min(scope.left, p.N + p.M), p.right = std::min(scope.right, p.N + p.M);
+  p.left = scope.left, p.right = scope.right;
   p.q = row_array<T>(q, scope.layout), p.k = row_array<T>(k, scope.layout);
   if (v.defined()) {
     p.Dv = v.size(3);

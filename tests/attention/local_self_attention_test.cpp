@@ -70,23 +70,28 @@ TEST_CASE("LocalSelfAttention equals MultiHead with the window as its mask, user
 
 TEST_CASE("LocalSelfAttention: compact weights are the band of the dense ones, with their gradient; the output is the same") {
   for (int64_t window : {1, 4, 7, 40}) {
-    const int64_t half = window / 2;
-    const LocalSelfAttention module = evaluated({.dim = 6, .heads = 3}, window);
-    const Tensor x = random64({2, 9, 6});
-    const Attended dense = module(x, {.weights = Weights::dense}), compact = module(x, {.weights = Weights::compact});
-    CHECK(largest_difference(dense.y, compact.y) < 1e-14);
-    REQUIRE(compact.weights.shape() == Shape({2, 3, 9, 2 * half + 1}));
-    CHECK_THROWS_AS(module.attention_weights(), Error);
-    const std::vector<double> all = dense.weights.to_vector<double>(), band = compact.weights.to_vector<double>();
-    double largest = 0;
-    for (int64_t row = 0; row < 2 * 3 * 9; ++row) {
-      for (int64_t t = 0; t < 2 * half + 1; ++t) {
-        const int64_t key = row % 9 - half + t;
-        const double expected = key < 0 || key >= 9 ? 0 : all[static_cast<size_t>(row * 9 + key)];
-        largest = std::max(largest, std::abs(band[static_cast<size_t>(row * (2 * half + 1) + t)] - expected));
+    for (bool causal : {false, true}) {
+      CAPTURE(window);
+      CAPTURE(causal);
+      const int64_t half = window / 2, width = causal ? half + 1 : 2 * half + 1;
+      const LocalSelfAttention module = evaluated({.dim = 6, .heads = 3}, window);
+      const Tensor x = random64({2, 9, 6});
+      const Attended dense = module(x, {.causal = causal, .weights = Weights::dense});
+      const Attended compact = module(x, {.causal = causal, .weights = Weights::compact});
+      CHECK(largest_difference(dense.y, compact.y) < 1e-14);
+      REQUIRE(compact.weights.shape() == Shape({2, 3, 9, width}));
+      CHECK_THROWS_AS(module.attention_weights(), Error);
+      const std::vector<double> all = dense.weights.to_vector<double>(), band = compact.weights.to_vector<double>();
+      double largest = 0;
+      for (int64_t row = 0; row < 2 * 3 * 9; ++row) {
+        for (int64_t t = 0; t < width; ++t) {
+          const int64_t key = row % 9 - half + t;
+          const double expected = key < 0 || key >= 9 ? 0 : all[static_cast<size_t>(row * 9 + key)];
+          largest = std::max(largest, std::abs(band[static_cast<size_t>(row * width + t)] - expected));
+        }
       }
+      CHECK(largest < 1e-14);
     }
-    CHECK(largest < 1e-14);
   }
   check_module(LocalSelfAttention({.dim = 6, .heads = 3, .dropout = 0}, {.window = 4}), {random64({1, 7, 6})},
                [](const LocalSelfAttention& module, const std::vector<Tensor>& in) {
