@@ -27,13 +27,13 @@ int64_t sample_token(const float* logits, int64_t vocab_size, const SamplingOpti
 
 struct GenerateOptions {
   int64_t tokens = 256;
-  SamplingOptions sampling;
+  SamplingOptions sampling = {};
   /// A row ends with this token (which is not part of the result); generation ends when all rows have.
-  std::optional<int64_t> stop_token;
+  std::optional<int64_t> stop_token = {};
   /// Source of random numbers; unset: the default generator.
   Generator* generator = nullptr;
   /// Called after each step with the new token of every row (-1 for rows that have ended): streaming. False stops.
-  std::function<bool(const std::vector<int64_t>&)> on_tokens;
+  std::function<bool(const std::vector<int64_t>&)> on_tokens = {};
 };
 
 /// Continues every prompt and returns the new tokens of each. Prompts may differ in length: shorter ones are padded in front, which the
