@@ -90,6 +90,10 @@ class Rows {
 }  // namespace
 
 int64_t sample_token(const float* logits, int64_t vocab_size, const SamplingOptions& options, double uniform) {
+  for (int64_t token = 0; token < vocab_size; ++token) {
+    WEFT_CHECK(logits[token] < INFINITY, "generate: the logit of token {} is {}; the model's weights are damaged or have diverged (NaN)",
+               token, static_cast<double>(logits[token]));
+  }
   const int64_t best = std::max_element(logits, logits + vocab_size) - logits;
   if (options.temperature == 0) return best;
   std::vector<Candidate> candidates;

@@ -21,7 +21,7 @@ namespace weft {
 
 /// Parameters with settings of their own. They may be changed between steps.
 struct ParameterGroup {
-  std::vector<Tensor> parameters;
+  std::vector<Tensor> parameters = {};
   double lr = 1e-3;
   double weight_decay = 0;
 };

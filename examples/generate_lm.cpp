@@ -1,0 +1,71 @@
+// generate_lm: continues a text with a model that train_lm has trained; the text goes to standard output as it is made.
+#include <fmt/core.h>
+
+#include <exception>
+#include <filesystem>
+
+#include "lm_settings.h"
+#include "weft/core/cpu/blas.h"
+#include "weft/nn/module.h"
+#include "weft/train/files.h"
+#include "weft/train/generate.h"
+#include "weft/train/safetensors.h"
+#include "weft/train/tokenizer.h"
+
+namespace weft::programs {
+namespace {
+
+LanguageModel load_model(const std::filesystem::path& run, const Tokenizer& tokenizer, Device device) {
+  const TrainSettings s = from_settings(read_settings(run / "config.json"));
+  LanguageModel model = make_language_model(s.model, s.model_settings(tokenizer.vocab_size()));
+  convert(model, s.dtype == "float64" ? DType::float64 : DType::float32, device);
+  load_state_dict(model, load_safetensors(run / "model.safetensors").tensors);
+  return model;
+}
+
+void print(const std::string& text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  std::fflush(stdout);
+}
+
+void generate_text(const GenerateSettings& s) {
+  if (s.threads > 0) set_num_threads(static_cast<int>(s.threads));
+  const Device device = parse_device(s.device);
+  const std::filesystem::path run = s.run;
+  WEFT_CHECK(std::filesystem::exists(run / "config.json"), "there is no run in {} (config.json is missing); train_lm makes one", s.run);
+  WEFT_CHECK(std::filesystem::exists(run / "model.safetensors"), "the run in {} has saved no weights yet (model.safetensors is missing)",
+             s.run);
+  fmt::print(stderr, "device {}: {}\n", s.device, cpu::blas_description());
+
+  const Tokenizer tokenizer = Tokenizer::load(run);
+  LanguageModel model = load_model(run, tokenizer, device);
+  const std::vector<int64_t> prompt = s.prompt.empty() ? start_tokens(tokenizer) : tokenizer.encode(s.prompt);
+  print(s.prompt);
+
+  Generator generator(static_cast<uint64_t>(s.seed));
+  StreamDecoder decoder(tokenizer);
+  generate(model, {prompt},
+           {.tokens = s.tokens,
+            .sampling = {.temperature = s.temperature, .top_k = s.top_k, .top_p = s.top_p, .min_p = s.min_p},
+            .generator = &generator,
+            .on_tokens = [&](const std::vector<int64_t>& tokens) {
+              print(decoder.push(tokens[0]));
+              return std::ferror(stdout) == 0;
+            }});
+  print(decoder.finish() + "\n");
+}
+
+}  // namespace
+}  // namespace weft::programs
+
+int main(int argc, char** argv) {
+  try {
+    const auto settings = weft::programs::parse_generate(argc, argv);
+    if (!settings.help) weft::programs::generate_text(settings);
+    return 0;
+  } catch (const std::exception& error) {
+    std::fflush(stdout);
+    fmt::print(stderr, "generate_lm: {}\n", error.what());
+    return 1;
+  }
+}

@@ -1,0 +1,237 @@
+#include "lm_run.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <cmath>
+#include <csignal>
+#include <limits>
+
+#include "weft/autograd/ops.h"
+#include "weft/core/random.h"
+#include "weft/nn/module.h"
+#include "weft/train/generate.h"
+#include "weft/train/loss_plot.h"
+#include "weft/train/safetensors.h"
+
+namespace weft::programs {
+namespace {
+
+namespace fs = std::filesystem;
+
+volatile std::sig_atomic_t received_signal = 0;
+
+// The first signal asks the loop to end after its step; the second ends the program.
+void catch_signals() {
+  for (int signal : {SIGINT, SIGTERM}) {
+    struct sigaction action {};
+    action.sa_handler = [](int number) { received_signal = number; };
+    action.sa_flags = static_cast<int>(SA_RESETHAND) | SA_RESTART;
+    sigaction(signal, &action, nullptr);
+  }
+  std::signal(SIGXFSZ, SIG_IGN);  // a file size limit is then an error of the write, like a full disk
+}
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+bool all_finite(const std::vector<Tensor>& tensors) {
+  NoGrad no_grad;
+  return std::all_of(tensors.begin(), tensors.end(), [](const Tensor& x) { return std::isfinite(sum(abs(x)).item()); });
+}
+
+// In evaluation mode, with the averaged weights if there are any.
+class Evaluation {
+ public:
+  explicit Evaluation(const RunParts& parts) : parts_(parts) {
+    if (parts.ema != nullptr) averaged_.emplace(*parts.ema);
+    set_training(parts_.model, false);
+  }
+  ~Evaluation() { set_training(parts_.model, true); }
+  Evaluation(const Evaluation&) = delete;
+  Evaluation& operator=(const Evaluation&) = delete;
+
+ private:
+  RunParts parts_;
+  NoGrad no_grad_;
+  std::optional<AveragedWeights> averaged_;
+};
+
+}  // namespace
+
+bool Run::interrupted() { return received_signal != 0; }
+
+Run::Run(const TrainCommand& command) : settings_(command.settings), resumed_(command.resume), made_folder_(!fs::exists(settings_.run)) {
+  make_folder(settings_.run);
+  lock_.emplace(settings_.run);
+  remove_temporary_files(settings_.run);
+  std::vector<std::string> skipped;
+  if (resumed_ || !command.overwrite) checkpoint_ = load_checkpoint(file("checkpoint"), &skipped);
+  for (const std::string& reason : skipped) fmt::print("an older checkpoint is used: {}\n", reason);
+  WEFT_CHECK(!resumed_ || checkpoint_, "resume: there is no checkpoint in {}; start the run again, without --resume",
+             file("checkpoint").string());
+  WEFT_CHECK(resumed_ || !checkpoint_ || checkpoint_->step == 0,
+             "{} holds a run of {} steps: go on with it by --resume, replace it by --overwrite, or give another folder with --run",
+             settings_.run, checkpoint_ ? checkpoint_->step : 0);
+  if (!resumed_) checkpoint_.reset();
+}
+
+Run::~Run() {
+  std::error_code ignored;
+  if (made_folder_ && !parts_) fs::remove(settings_.run, ignored);  // it is empty then
+}
+
+Tokenizer Run::tokenizer(const DataFile& data) const {
+  return resumed_ ? Tokenizer::load(settings_.run) : make_tokenizer(settings_.tokenizer, data.text());
+}
+
+void Run::start(const RunParts& parts) {
+  parts_.emplace(parts);
+  if (checkpoint_) {
+    restore();
+  } else {
+    begin_files();
+  }
+  progress_.emplace(ProgressOptions{.total_steps = settings_.steps, .first_step = step_});
+  start_ = line_start_ = std::chrono::steady_clock::now();
+  catch_signals();
+}
+
+void Run::restore() {
+  const Settings& state = checkpoint_->state;
+  WEFT_CHECK(state.unsigned_integer("data_fingerprint") == parts_->data_fingerprint,
+             "resume: {} is not the text that this run has learned from (its tokens differ); give that text with --data", settings_.data);
+  load_state_dict(parts_->model, checkpoint_->part("model"));
+  parts_->optimizer.load_state_dict(checkpoint_->part("optimizer"));
+  if (parts_->ema != nullptr) parts_->ema->load_state_dict(checkpoint_->part("ema"));
+  default_generator() = Generator(state.unsigned_integer("random_seed"), state.unsigned_integer("random_offset"));
+  step_ = saved_step_ = checkpoint_->step;
+  loss_sum_ = state.number("loss_sum");
+  loss_count_ = state.integer("loss_count");
+  seconds_before_ = state.number("seconds");
+  checkpoint_.reset();
+  metrics_.emplace(file("metrics.jsonl"), step_);
+  write_settings(file("config.json"), to_settings(settings_));
+}
+
+// The first checkpoint comes last: with it the folder holds a run.
+void Run::begin_files() {
+  remove_checkpoints(file("checkpoint"));
+  for (const char* name : {"model.safetensors", "loss.svg", "sample.txt"}) fs::remove(file(name));
+  parts_->tokenizer.save(settings_.run);
+  write_settings(file("config.json"), to_settings(settings_));
+  metrics_.emplace(file("metrics.jsonl"));
+  start_ = std::chrono::steady_clock::now();
+  save();
+}
+
+double Run::seconds() const { return seconds_before_ + seconds_since(start_); }
+
+void Run::step_done(double loss, double grad_norm, double lr) {
+  ++step_;
+  loss_sum_ += loss;
+  ++loss_count_;
+  const auto due = [&](int64_t every) { return step_ == settings_.steps || (every > 0 && step_ % every == 0); };
+  const bool evaluates = parts_->data.validation_rows() > 0 && due(settings_.eval_every);
+  if (evaluates || due(settings_.log_every)) {
+    MetricsRow row{.step = step_, .loss = loss_sum_ / static_cast<double>(loss_count_), .lr = lr, .grad_norm = grad_norm};
+    const double tokens = static_cast<double>(loss_count_ * settings_.accumulate * settings_.batch * settings_.context);
+    row.tokens_per_second = tokens / seconds_since(line_start_);
+    if (evaluates) row.val_loss = validation_loss();
+    row.seconds = seconds();
+    metrics_->write(row);
+    progress_->update(step_, row.loss, row.tokens_per_second, row.val_loss);
+    loss_sum_ = 0;
+    loss_count_ = 0;
+    line_start_ = std::chrono::steady_clock::now();
+  }
+  if (due(settings_.checkpoint_every) && step_ != settings_.steps) save();
+}
+
+double Run::validation_loss() const {
+  const Evaluation evaluation(*parts_);
+  const Dataset& data = parts_->data;
+  const int64_t rows = data.validation_rows(), batches = (rows + settings_.batch - 1) / settings_.batch;
+  const int64_t wanted = settings_.eval_batches == 0 ? batches : std::min(batches, settings_.eval_batches);
+  const Device device = parts_->optimizer.parameters()[0].device();
+  double sum = 0, count = 0;
+  for (int64_t i = 0; i < wanted; ++i) {
+    const Batch batch = data.validation_batch(i * batches / wanted * settings_.batch, settings_.batch);
+    const auto tokens = static_cast<double>(batch.targets.numel());
+    sum += cross_entropy(parts_->model(to(batch.inputs, device)), to(batch.targets, device)).item() * tokens;
+    count += tokens;
+  }
+  return sum / count;
+}
+
+void Run::save() {
+  try {
+    WEFT_CHECK(all_finite(parts_->optimizer.parameters()), "step {}: the weights are no longer finite; a smaller --lr may help", step_);
+    metrics_->sync();
+    Checkpoint checkpoint{.step = step_, .tensors = {}, .state = {}};
+    checkpoint.add("model", state_dict(parts_->model));
+    checkpoint.add("optimizer", parts_->optimizer.state_dict());
+    if (parts_->ema != nullptr) checkpoint.add("ema", parts_->ema->state_dict());
+    checkpoint.state.set("data_fingerprint", parts_->data_fingerprint);
+    checkpoint.state.set("random_seed", default_generator().seed());
+    checkpoint.state.set("random_offset", default_generator().offset());
+    checkpoint.state.set("loss_sum", loss_sum_);
+    checkpoint.state.set("loss_count", loss_count_);
+    checkpoint.state.set("seconds", seconds());
+    save_checkpoint(file("checkpoint"), checkpoint);
+    saved_step_ = step_;
+    if (step_ > 0) write_results();
+  } catch (const Error& error) {
+    if (saved_step_ < 0) throw;
+    fail("{}\nThe last checkpoint, of step {}, is whole. When that is mended: {}", error.what(), saved_step_, how_to_resume());
+  }
+}
+
+void Run::write_results() const {
+  {
+    const Evaluation evaluation(*parts_);
+    save_safetensors(file("model.safetensors"),
+                     {.tensors = state_dict(parts_->model), .metadata = {{"model", settings_.model}, {"step", std::to_string(step_)}}});
+  }
+  write_loss_plot(file("loss.svg"), read_metrics(file("metrics.jsonl")), fs::path(settings_.run).filename().string());
+}
+
+void Run::write_sample() const {
+  const Evaluation evaluation(*parts_);
+  Generator generator(static_cast<uint64_t>(settings_.seed));
+  const std::vector<int64_t> start = start_tokens(parts_->tokenizer);
+  const auto rows =
+      generate(parts_->model, {start}, {.tokens = settings_.sample, .sampling = {.temperature = 0.8}, .generator = &generator});
+  write_file_atomically(file("sample.txt"), parts_->tokenizer.decode(rows[0]) + "\n");
+}
+
+std::string Run::how_to_resume() const { return "train_lm --run " + settings_.run + " --resume"; }
+
+void Run::fail_not_finite(double loss, double grad_norm, const std::function<void()>& again) const {
+  std::string where = "The step runs clean when it is repeated";
+  try {
+    const AnomalyMode anomaly;
+    again();
+  } catch (const Error& error) {
+    where = error.what();
+  }
+  fail(
+      "step {}: the loss is {} and the norm of its gradients {}\n{}\nThe last checkpoint, of step {}, is whole. To go on from it, with a "
+      "smaller learning rate: {} --lr {}",
+      step_ + 1, loss, grad_norm, where, saved_step_, how_to_resume(), settings_.lr / 2);
+}
+
+int Run::finish() {
+  progress_->finish();
+  save();
+  if (interrupted()) {
+    fmt::print("stopped after step {} of {}; everything is saved. To go on: {}\n", step_, settings_.steps, how_to_resume());
+    return 128 + static_cast<int>(received_signal);
+  }
+  write_sample();
+  fmt::print("{} steps in {}; the run is in {}\n", step_, format_duration(seconds()), settings_.run);
+  return 0;
+}
+
+}  // namespace weft::programs

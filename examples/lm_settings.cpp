@@ -1,0 +1,168 @@
+#include "lm_settings.h"
+
+#include <CLI/CLI.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <iostream>
+#include <limits>
+
+#include "weft/core/spec.h"
+#include "weft/train/files.h"
+
+namespace weft::programs {
+namespace {
+
+// What the weights, the moments and the order of the data depend on: the same through all of a run.
+const std::vector<std::string> fixed_settings = {"tokenizer", "val_fraction", "model", "attention", "dim", "depth",
+                                                 "heads",     "context",      "dtype", "optimizer", "ema", "seed"};
+
+std::string with_underscores(std::string name) {
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+}
+
+// The arguments after the program's name; underscores in option names count as dashes.
+std::vector<std::string> arguments_of(int argc, char** argv) {
+  std::vector<std::string> arguments(argv + 1, argv + argc);
+  for (std::string& argument : arguments) {
+    if (!argument.starts_with("--")) continue;
+    std::replace(argument.begin(), argument.begin() + static_cast<std::ptrdiff_t>(std::min(argument.find('='), argument.size())), '_', '-');
+  }
+  return arguments;
+}
+
+// Parses `arguments`. False: --help was given, and printed.
+bool parse(CLI::App& app, std::vector<std::string> arguments) {
+  std::reverse(arguments.begin(), arguments.end());  // the order that CLI11 wants
+  try {
+    app.parse(arguments);
+    return true;
+  } catch (const CLI::CallForHelp&) {
+    std::cout << app.help();
+    return false;
+  } catch (const CLI::ExtrasError&) {
+    const std::string unknown = app.remaining().front();
+    std::vector<std::string> known;
+    for (const CLI::Option* option : app.get_options()) known.push_back(option->get_name());
+    fail("unknown argument {}; {}", unknown, suggest(unknown, known));
+  } catch (const CLI::ParseError& error) {
+    fail("{}; --help lists all settings", error.what());
+  }
+}
+
+bool parse_over(TrainCommand& command, const std::vector<std::string>& arguments) {
+  CLI::App app("Trains a language model on a text.");
+  app.get_formatter()->column_width(36);
+  command.settings.visit([&](const char* group, const char* name, auto& value, const char* help) {
+    app.add_option(std::string("--") + name, value, help)->capture_default_str()->group(group);
+  });
+  app.add_flag("--resume", command.resume, "go on with the run in the folder, where it stopped")->group("Data");
+  app.add_flag("--overwrite", command.overwrite, "replace a run that is in the folder")->group("Data");
+  return parse(app, arguments);
+}
+
+void check(const TrainSettings& s) {
+  const auto at_least = [](const char* name, int64_t value, int64_t least) {
+    WEFT_CHECK(value >= least, "--{} must be at least {}, got {}", name, least, value);
+  };
+  at_least("steps", s.steps, 0), at_least("batch", s.batch, 1), at_least("accumulate", s.accumulate, 1), at_least("warmup", s.warmup, 0);
+  at_least("dim", s.dim, 1), at_least("depth", s.depth, 1), at_least("heads", s.heads, 1), at_least("context", s.context, 1);
+  at_least("log-every", s.log_every, 1), at_least("eval-every", s.eval_every, 0), at_least("eval-batches", s.eval_batches, 0);
+  at_least("checkpoint-every", s.checkpoint_every, 0), at_least("sample", s.sample, 0), at_least("threads", s.threads, 0);
+  at_least("seed", s.seed, 0);
+  const auto within = [](const char* name, double value, double low, double high, const char* range) {
+    WEFT_CHECK(value >= low && value < high, "--{} must be {}, got {}", name, range, value);
+  };
+  constexpr double infinity = std::numeric_limits<double>::infinity();
+  within("lr", s.lr, 0, infinity, "0 or positive"), within("min-lr", s.min_lr, 0, infinity, "0 or positive");
+  within("weight-decay", s.weight_decay, 0, infinity, "0 or positive"), within("clip", s.clip, 0, infinity, "0 or positive");
+  within("dropout", s.dropout, 0, 1, "at least 0 and below 1"), within("val-fraction", s.val_fraction, 0, 1, "at least 0 and below 1");
+  within("beta1", s.beta1, 0, 1, "at least 0 and below 1"), within("beta2", s.beta2, 0, 1, "at least 0 and below 1");
+  within("momentum", s.momentum, 0, 1, "at least 0 and below 1"), within("ema", s.ema, 0, 1, "at least 0 and below 1");
+  const auto one_of = [](const char* name, const std::string& value, const std::vector<std::string>& known) {
+    WEFT_CHECK(std::find(known.begin(), known.end(), value) != known.end(), "--{} cannot be \"{}\"; {}", name, value,
+               suggest(value, known));
+  };
+  one_of("optimizer", s.optimizer, {"adamw", "adam", "sgd"});
+  one_of("dtype", s.dtype, {"float32", "float64"});
+  one_of("schedule", s.schedule, {"cosine", "linear", "inverse_sqrt", "constant"});
+}
+
+}  // namespace
+
+TrainCommand parse_train(int argc, char** argv) {
+  const std::vector<std::string> arguments = arguments_of(argc, argv);
+  TrainCommand command;
+  command.help = !parse_over(command, arguments);
+  if (command.help) return command;
+  if (command.resume) {
+    WEFT_CHECK(!command.overwrite, "--resume goes on with the run in the folder, --overwrite replaces it: give one of them");
+    const std::filesystem::path config = std::filesystem::path(command.settings.run) / "config.json";
+    WEFT_CHECK(std::filesystem::exists(config), "resume: there is no run in {} ({} is missing); start one without --resume",
+               command.settings.run, config.string());
+    const std::string folder = command.settings.run;
+    const TrainSettings before = command.settings = from_settings(read_settings(config));
+    parse_over(command, arguments);
+    command.settings.run = folder;
+    check_same_settings("resume: " + folder, to_settings(before), to_settings(command.settings), fixed_settings);
+  }
+  WEFT_CHECK(!command.settings.data.empty(), "--data is missing: the text to learn from, as it is or .gz");
+  check(command.settings);
+  command.settings.data = std::filesystem::absolute(command.settings.data).string();  // --resume may be called from another folder
+  return command;
+}
+
+Settings to_settings(TrainSettings settings) {
+  Settings result;
+  settings.visit([&](const char*, const char* name, auto& value, const char*) { result.set(with_underscores(name), Json(value)); });
+  return result;
+}
+
+TrainSettings from_settings(const Settings& settings) {
+  TrainSettings result;
+  result.visit([&]<class T>(const char*, const char* name, T& value, const char*) {
+    const std::string key = with_underscores(name);
+    if (settings.find(key) == nullptr) return;
+    if constexpr (std::is_same_v<T, std::string>) {
+      value = settings.text(key);
+    } else if constexpr (std::is_same_v<T, double>) {
+      value = settings.number(key);
+    } else {
+      value = settings.integer(key);
+    }
+  });
+  return result;
+}
+
+std::vector<int64_t> start_tokens(const Tokenizer& tokenizer) {
+  try {
+    return tokenizer.encode("\n");
+  } catch (const Error&) {
+    return {0};
+  }
+}
+
+GenerateSettings parse_generate(int argc, char** argv) {
+  GenerateSettings s;
+  CLI::App app("Continues a text with a model that train_lm has trained.");
+  app.get_formatter()->column_width(36);
+  const auto add = [&](const char* name, auto& value, const char* help) { app.add_option(name, value, help)->capture_default_str(); };
+  add("--run", s.run, "folder of the run");
+  add("--prompt", s.prompt, "text to continue; empty: the model starts after a line end");
+  add("--tokens", s.tokens, "tokens to generate");
+  add("--temperature", s.temperature, "above 1: more daring; below 1: more careful; 0: always the likeliest token");
+  add("--top-k", s.top_k, "choose among the K likeliest tokens; 0: among all");
+  add("--top-p", s.top_p, "choose among the likeliest tokens that together have probability P");
+  add("--min-p", s.min_p, "choose among tokens at least P times as likely as the likeliest");
+  add("--seed", s.seed, "another seed, another text");
+  add("--threads", s.threads, "threads; 0: one per core");
+  add("--device", s.device, "cpu or cuda");
+  s.help = !parse(app, arguments_of(argc, argv));
+  WEFT_CHECK(s.tokens >= 0 && s.seed >= 0 && s.threads >= 0, "--tokens, --seed and --threads must not be negative, got {}, {} and {}",
+             s.tokens, s.seed, s.threads);
+  return s;
+}
+
+}  // namespace weft::programs

@@ -1,0 +1,98 @@
+// train_lm: trains a language model on a text, with any attention mechanism. Everything about the run is in its folder (lm_run.h).
+//
+//     train_lm --data war_and_peace.txt.gz --run runs/war --attention local:window=64 --steps 5000
+//     train_lm --run runs/war --resume
+//     generate_lm --run runs/war --prompt "Natasha "
+#include <fmt/core.h>
+
+#include <cmath>
+#include <exception>
+#include <memory>
+
+#include "lm_run.h"
+#include "lm_settings.h"
+#include "weft/autograd/ops.h"
+#include "weft/core/cpu/blas.h"
+#include "weft/nn/module.h"
+#include "weft/train/adam.h"
+#include "weft/train/clip.h"
+#include "weft/train/sgd.h"
+
+namespace weft::programs {
+namespace {
+
+std::unique_ptr<Optimizer> make_optimizer(LanguageModel& model, const TrainSettings& s) {
+  ParameterGroup matrices{.lr = s.lr, .weight_decay = s.weight_decay}, vectors{.lr = s.lr, .weight_decay = 0};
+  for (const Tensor& p : parameters(model)) (p.rank() >= 2 ? matrices : vectors).parameters.push_back(p);
+  const std::vector<ParameterGroup> groups = {matrices, vectors};
+  if (s.optimizer == "sgd") return std::make_unique<Sgd>(groups, SgdOptions{.momentum = s.momentum});
+  if (s.optimizer == "adam") return std::make_unique<Adam>(groups, AdamOptions{.beta1 = s.beta1, .beta2 = s.beta2});
+  return std::make_unique<AdamW>(groups, AdamWOptions{.beta1 = s.beta1, .beta2 = s.beta2});
+}
+
+int train(const TrainCommand& command) {
+  const TrainSettings& s = command.settings;
+  if (s.threads > 0) set_num_threads(static_cast<int>(s.threads));
+  const Device device = parse_device(s.device);
+  fmt::print("device {}: {}\n", s.device, cpu::blas_description());
+
+  const DataFile file(s.data);
+  Run run(command);
+  const Tokenizer tokenizer = run.tokenizer(file);
+  const TokenIds ids = tokenize(tokenizer, file);
+  const Dataset data(ids, {.context = s.context, .validation_fraction = s.val_fraction, .seed = static_cast<uint64_t>(s.seed)});
+  manual_seed(static_cast<uint64_t>(s.seed));
+  LanguageModel model = make_language_model(s.model, s.model_settings(tokenizer.vocab_size()));
+  convert(model, s.dtype == "float64" ? DType::float64 : DType::float32, device);
+  const auto optimizer = make_optimizer(model, s);
+  const auto ema = s.ema > 0 ? std::make_unique<Ema>(parameters(model), s.ema) : nullptr;
+  const Schedule schedule = make_schedule(s.schedule, s.schedule_options());
+  run.start({model, *optimizer, ema.get(), data, ids.fingerprint(), tokenizer});
+  fmt::print("data {}: {} tokens to train on, {} to validate; vocabulary {} ({})\n", s.data, data.train_tokens(), data.validation_tokens(),
+             tokenizer.vocab_size(), s.tokenizer);
+  fmt::print("model {} with {}: {} parameters; {} of {} steps done\n", s.model, s.attention, count_parameters(model), run.step(), s.steps);
+
+  // Forward and backward of all batches of a step: the gradients add up in the parameters.
+  const auto loss_of = [&](int64_t step) {
+    double loss = 0;
+    for (int64_t part = 0; part < s.accumulate; ++part) {
+      const Batch batch = data.train_batch(step * s.accumulate + part, s.batch);
+      const Tensor mean = cross_entropy(model(to(batch.inputs, device)), to(batch.targets, device)) / static_cast<double>(s.accumulate);
+      backward(mean);
+      loss += mean.item();
+    }
+    return loss;
+  };
+  for (int64_t step = run.step(); step < s.steps && !Run::interrupted(); ++step) {
+    const Generator random = default_generator();
+    const double loss = loss_of(step), norm = grad_norm(optimizer->parameters()), lr = schedule(step);
+    if (!std::isfinite(loss) || !std::isfinite(norm)) {
+      run.fail_not_finite(loss, norm, [&] {
+        default_generator() = random;
+        optimizer->zero_grad();
+        loss_of(step);
+      });
+    }
+    optimizer->set_lr(lr);
+    optimizer->step(s.clip > 0 ? clip_scale(norm, s.clip) : 1);
+    optimizer->zero_grad();
+    if (ema) ema->update();
+    run.step_done(loss, norm, lr);
+  }
+  return run.finish();
+}
+
+}  // namespace
+}  // namespace weft::programs
+
+int main(int argc, char** argv) {
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);
+  try {
+    const auto command = weft::programs::parse_train(argc, argv);
+    return command.help ? 0 : weft::programs::train(command);
+  } catch (const std::exception& error) {
+    std::fflush(stdout);
+    fmt::print(stderr, "train_lm: {}\n", error.what());
+    return 1;
+  }
+}
