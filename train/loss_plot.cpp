@@ -17,10 +17,11 @@ constexpr double width = 800, height = 450;
 constexpr double left = 64, right = 24, top = 48, bottom = 56;  // margins around the axes
 constexpr size_t max_points = 300;
 constexpr int wanted_ticks = 6;
+constexpr size_t title_characters = 50;  // the legend stands beside it
 
 // Middle tones that show on white and on black; viewers that know the ground take the second set on a dark one.
 constexpr const char* style = R"(<style>
-  text { font: 13px system-ui, sans-serif; fill: #6e7781 }
+  text { font-family: system-ui, "Segoe UI", "DejaVu Sans", sans-serif; font-size: 13px; fill: #6e7781 }
   .title { font-size: 16px; font-weight: 600 }
   .grid { stroke: #8c959f; stroke-opacity: .3 }
   .axis { stroke: #8c959f; fill: none }
@@ -76,9 +77,12 @@ std::string step_label(double step) {
   return fmt::format("{:g}", step);
 }
 
+// Text for XML, cut where the room ends.
 std::string escape(const std::string& text) {
   std::string escaped;
+  size_t characters = 0;
   for (size_t at = 0; at < text.size();) {
+    if (++characters > title_characters) return escaped + "…";
     const Utf8Character c = utf8_at(text, at);
     const bool valid = c.kind == Utf8Character::Kind::complete && c.code >= 0x20;
     if (c.code == '<') {

@@ -208,6 +208,7 @@ TEST_CASE("loss plot: long runs are summarized") {
 
 TEST_CASE("loss plot: few rows, equal losses, numbers that are none") {
   CHECK(loss_plot({}, "t").find("no losses yet") != std::string::npos);
+  CHECK(loss_plot({}, std::string(80, 'n')).find(">" + std::string(50, 'n') + "…<") != std::string::npos);
   check_picture(loss_plot(std::vector<MetricsRow>{{.step = 10, .loss = 2}}, ""));
   check_picture(loss_plot(std::vector<MetricsRow>{{.step = 10, .loss = 0}, {.step = 20, .loss = 0}}, ""));
   check_picture(loss_plot(std::vector<MetricsRow>{{.step = 0, .loss = 1e-9}, {.step = 1, .loss = 1e9}}, "\x01\xff"));
