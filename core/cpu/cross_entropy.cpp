@@ -38,8 +38,10 @@ RowSums<T> sums_of_row(const T* x, int64_t size, bool want_sum) {
     if (want_sum) row.sum += sum_row<T>(length, [&](int64_t i, int64_t n) HWY_ATTR { return S::load_n(block + i, n); });
     if (row.max == lowest) continue;
     if (row.max != before) row.exp_sum *= std::exp(before - row.max);
-    row.exp_sum +=
-        sum_row<T>(length, [&](int64_t i, int64_t n) HWY_ATTR { return exp_nonpositive(S::load_n(block + i, n, lowest) - row.max); });
+    row.exp_sum += sum_row<T>(length, [&](int64_t i, int64_t n) HWY_ATTR {
+      hwy::Prefetch(block + row_block + i);  // the next block comes in while this one is in the exponential
+      return exp_nonpositive(S::load_n(block + i, n, lowest) - row.max);
+    });
   }
   return row;
 }

@@ -131,23 +131,17 @@ void ema_step(std::span<ParameterSlot> slots, double decay) {
 // ---- norm of all gradients --------------------------------------------------------------------------------------------------------------
 
 // In double, so that float32 gradients neither overflow nor lose what small elements add up to.
-double sum_of_squares(const double* x, int64_t size) {
-  using S = Simd<double>;
-  return sum(fold_row<double>(
-      size, S(0), [&](int64_t i, int64_t n) HWY_ATTR { return square(S::load_n(x + i, n)); }, [](S a, S b) HWY_ATTR { return a + b; }));
-}
-double sum_of_squares(const float* x, int64_t size) {
+template <class T>
+double sum_of_squares(const T* x, int64_t size) {
   using S = Simd<double>;
   constexpr int64_t lanes = S::lanes();
-  const hn::Rebind<float, S::D> half;
   S a = 0, b = 0, c = 0, d = 0;
-  const auto load = [&](int64_t i) HWY_ATTR { return S(hn::PromoteTo(S::D(), hn::LoadU(half, x + i))); };
   int64_t i = 0;
   for (; i + 4 * lanes <= size; i += 4 * lanes) {
-    a += square(load(i));
-    b += square(load(i + lanes));
-    c += square(load(i + 2 * lanes));
-    d += square(load(i + 3 * lanes));
+    a += square(load_double(x + i));
+    b += square(load_double(x + i + lanes));
+    c += square(load_double(x + i + 2 * lanes));
+    d += square(load_double(x + i + 3 * lanes));
   }
   double total = sum((a + b) + (c + d));
   for (; i < size; ++i) total += static_cast<double>(x[i]) * static_cast<double>(x[i]);

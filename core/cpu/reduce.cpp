@@ -155,9 +155,24 @@ void reduce_narrow_columns(LogSumExp kind, T* y, const T* x, int64_t rows, int64
 
 // ---- one axis, then any set ---------------------------------------------------------------------------------------------------------
 
+// Rows shorter than a vector or two, many of them: turned around a block at a time, so that every lane works on a row of its own.
+template <class Kind, class T>
+void reduce_short_rows(Kind kind, T* y, const T* x, int64_t rows, int64_t size) {
+  const int64_t blocks = (rows + short_rows - 1) / short_rows;
+  parallel_for(blocks, piece_size / (short_rows * size) + 1, [&](int64_t begin, int64_t end) HWY_ATTR {
+    T turned[short_size * short_rows];
+    for (int64_t block = begin; block < end; ++block) {
+      const int64_t first = block * short_rows, count = std::min(short_rows, rows - first);
+      transpose(turned, x + first * size, count, size);
+      reduce_columns(kind, y + first, turned, size, count, count);
+    }
+  });
+}
+
 // [outer, length, inner] -> [outer, inner]. A long axis is cut into pieces of fixed size; their results are one more axis to reduce.
 template <class Kind, class T>
 void reduce_axis(Kind kind, T* y, const T* x, AxisView v) {
+  if (v.inner == 1 && v.length <= short_size && v.outer >= short_size) return reduce_short_rows(kind, y, x, v.outer, v.length);
   const int64_t width = std::min(v.inner, tile_width);
   const int64_t tiles = (v.inner + width - 1) / width;
   const int64_t wanted = std::max<int64_t>(1, v.length * width / piece_size);

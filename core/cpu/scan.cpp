@@ -20,8 +20,7 @@ namespace weft::cpu {
 namespace HWY_NAMESPACE {
 
 constexpr int64_t scan_grain = 1 << 14;  // elements that are worth a thread
-constexpr int64_t scan_piece = 1 << 12;  // a long line is scanned in pieces of this size, whose sums are known before
-constexpr int64_t scan_lines = 8;        // lines scanned side by side: one alone waits for each addition
+constexpr int64_t scan_piece = 1 << 14;  // elements of a piece of a long line
 constexpr int64_t scan_columns = 512;
 
 // ---- argmax ---------------------------------------------------------------------------------------------------------------------------
@@ -82,71 +81,98 @@ void argmax(Tensor& y, const Tensor& x, int axis) {
 // ---- cumsum: in double, so that long float32 lines do not drift
 // ---------------------------------------------------------------------------
 
-// `count` lines of `size` elements, one behind the other, each starting from its carry. The last one may be shorter.
-template <class T>
-void scan_together(T* y, const T* x, int64_t count, int64_t size, int64_t last_size, const double* carry, bool reverse) {
-  double total[scan_lines] = {};
-  std::copy_n(carry, count, total);
-  const int64_t step = reverse ? -1 : 1;
-  int64_t at[scan_lines];
-  for (int64_t line = 0; line < count; ++line) at[line] = line * size + (reverse ? (line + 1 == count ? last_size : size) - 1 : 0);
-  const int64_t together = count == scan_lines ? last_size : 0;
-  for (int64_t i = 0; i < together; ++i) {
-    for (int64_t line = 0; line < scan_lines; ++line) {
-      const int64_t j = at[line] + i * step;
-      y[j] = static_cast<T>(total[line] += static_cast<double>(x[j]));
-    }
-  }
-  for (int64_t line = 0; line < count; ++line) {
-    const int64_t end = line + 1 == count ? last_size : size;
-    double sum = total[line];
-    for (int64_t i = together; i < end; ++i) {
-      const int64_t j = at[line] + i * step;
-      y[j] = static_cast<T>(sum += static_cast<double>(x[j]));
-    }
-  }
-}
+// Running sums within one vector: log2(lanes) times, every lane takes in the lane 1, 2, 4, ... before it.
+class VectorScan {
+ public:
+  using S = Simd<double>;
+  using D = S::D;
+  static constexpr int64_t lanes = S::lanes();
 
+  VectorScan() {
+    for (int64_t k = 0; k < steps; ++k) {
+      for (int64_t i = 0; i < lanes; ++i) from_[k][i] = std::max<int64_t>(0, i - (int64_t{1} << k));
+    }
+    std::fill_n(last_, lanes, lanes - 1);
+  }
+  HWY_INLINE S operator()(S v) const {
+    for (int64_t k = 0; k < steps; ++k) {
+      const S before = hn::TableLookupLanes(v.v, hn::SetTableIndices(D(), from_[k]));
+      v += S(hn::IfThenZeroElse(S::first(int64_t{1} << k).m, before.v));
+    }
+    return v;
+  }
+  /// The last lane in all lanes.
+  HWY_INLINE S last(S v) const { return hn::TableLookupLanes(v.v, hn::SetTableIndices(D(), last_)); }
+
+ private:
+  static constexpr int64_t steps = lanes >= 8 ? 3 : lanes >= 4 ? 2 : lanes >= 2 ? 1 : 0;
+  static_assert(lanes <= 8);
+  int64_t from_[3][lanes], last_[lanes];
+};
+
+// y = carry + running sums of x, from the end when `reverse`.
 template <class T>
-double piece_sum(const T* x, int64_t size) {
-  double part[scan_lines] = {};
+void scan_line(T* y, const T* x, int64_t size, double carry, bool reverse) {
+  using S = Simd<double>;
+  constexpr int64_t lanes = S::lanes();
+  const VectorScan scan;
+  S total = carry;
   int64_t i = 0;
-  for (; i + scan_lines <= size; i += scan_lines) {
-    for (int64_t k = 0; k < scan_lines; ++k) part[k] += static_cast<double>(x[i + k]);
+  for (; i + lanes <= size; i += lanes) {
+    const int64_t at = reverse ? size - i - lanes : i;
+    S v = load_double(x + at);
+    if (reverse) v = hn::Reverse(S::D(), v.v);
+    v = scan(v) + total;
+    total = scan.last(v);
+    if (reverse) v = hn::Reverse(S::D(), v.v);
+    store_double(v, y + at);
   }
-  for (; i < size; ++i) part[0] += static_cast<double>(x[i]);
-  return ((part[0] + part[1]) + (part[2] + part[3])) + ((part[4] + part[5]) + (part[6] + part[7]));
+  double rest = hn::GetLane(total.v);
+  for (; i < size; ++i) {
+    const int64_t at = reverse ? size - 1 - i : i;
+    y[at] = static_cast<T>(rest += static_cast<double>(x[at]));
+  }
 }
 
+template <class T>
+double line_sum(const T* x, int64_t size) {
+  using S = Simd<double>;
+  S a = 0, b = 0;
+  int64_t i = 0;
+  for (; i + 2 * S::lanes() <= size; i += 2 * S::lanes()) {
+    a += load_double(x + i);
+    b += load_double(x + i + S::lanes());
+  }
+  double total = sum(a + b);
+  for (; i < size; ++i) total += static_cast<double>(x[i]);
+  return total;
+}
+
+// Long rows are cut into pieces, which start from the sum of those before them.
 template <class T>
 void cumsum_rows(T* y, const T* x, int64_t rows, int64_t length, bool reverse) {
   const int64_t wanted = std::max<int64_t>(1, length / scan_piece);
   const int64_t size = (length + wanted - 1) / wanted, pieces = (length + size - 1) / size;
-  const int64_t last_size = length - (pieces - 1) * size;
-  const bool cut = pieces > 1;
-  std::vector<double> carry(static_cast<size_t>(cut ? rows * pieces : scan_lines));
-  if (cut) {
+  const auto size_of = [&](int64_t p) { return std::min(size, length - p * size); };
+  std::vector<double> carry(static_cast<size_t>(pieces > 1 ? rows * pieces : 0));
+  if (pieces > 1) {
     parallel_for(rows * pieces, scan_grain / size + 1, [&](int64_t begin, int64_t end) HWY_ATTR {
       for (int64_t item = begin; item < end; ++item) {
         const int64_t p = item % pieces;
-        carry[static_cast<size_t>(item)] = piece_sum(x + item / pieces * length + p * size, p + 1 == pieces ? last_size : size);
+        carry[static_cast<size_t>(item)] = line_sum(x + item / pieces * length + p * size, size_of(p));
       }
     });
-    for (int64_t row = 0; row < rows; ++row) {  // sums become what precedes each piece
+    for (int64_t row = 0; row < rows; ++row) {
       double total = 0;
       for (int64_t p = 0; p < pieces; ++p) {
         total += std::exchange(carry[static_cast<size_t>(row * pieces + (reverse ? pieces - 1 - p : p))], total);
       }
     }
   }
-  // The lines are the pieces of each row, or whole rows.
-  const int64_t blocks = cut ? rows : 1, lines = cut ? pieces : rows, groups = (lines + scan_lines - 1) / scan_lines;
-  parallel_for(blocks * groups, scan_grain / (scan_lines * size) + 1, [&](int64_t begin, int64_t end) HWY_ATTR {
+  parallel_for(rows * pieces, scan_grain / size + 1, [&](int64_t begin, int64_t end) HWY_ATTR {
     for (int64_t item = begin; item < end; ++item) {
-      const int64_t block = item / groups, first = item % groups * scan_lines, count = std::min(scan_lines, lines - first);
-      const int64_t at = block * length + first * size;
-      const double* carries = carry.data() + (cut ? block * pieces + first : 0);
-      scan_together(y + at, x + at, count, size, first + count == lines ? last_size : size, carries, reverse);
+      const int64_t p = item % pieces, at = item / pieces * length + p * size;
+      scan_line(y + at, x + at, size_of(p), pieces > 1 ? carry[static_cast<size_t>(item)] : 0, reverse);
     }
   });
 }

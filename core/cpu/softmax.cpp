@@ -41,6 +41,7 @@ void softmax_row(T* y, const T* x, const bool* mask, int64_t size) {
   const T m = max_row<T>(size, [&](int64_t i, int64_t n) HWY_ATTR { return visible<masked>(x, mask, i, n); });
   if (m == negative_infinity<T>) return static_cast<void>(std::fill_n(y, size, T(0)));
   const T total = sum_row<T>(size, [&](int64_t i, int64_t n) HWY_ATTR {
+    hwy::Prefetch(x + size + i);  // the next row comes in while this one is in the exponential
     const S e = exp_nonpositive(visible<masked>(x, mask, i, n) - m);
     e.store_n(y + i, n);
     return e;
@@ -53,7 +54,10 @@ template <bool masked, class T>
 void log_softmax_row(T* y, const T* x, const bool* mask, int64_t size) {
   const T m = max_row<T>(size, [&](int64_t i, int64_t n) HWY_ATTR { return visible<masked>(x, mask, i, n); });
   if (m == negative_infinity<T>) return static_cast<void>(std::fill_n(y, size, m));
-  const T total = sum_row<T>(size, [&](int64_t i, int64_t n) HWY_ATTR { return exp_nonpositive(visible<masked>(x, mask, i, n) - m); });
+  const T total = sum_row<T>(size, [&](int64_t i, int64_t n) HWY_ATTR {
+    hwy::Prefetch(x + size + i);
+    return exp_nonpositive(visible<masked>(x, mask, i, n) - m);
+  });
   const T log_total = std::log(total);
   each_vector<T>(size, [&](int64_t i, int64_t n) HWY_ATTR { (visible<masked>(x, mask, i, n) - m - log_total).store_n(y + i, n); });
 }
@@ -179,6 +183,21 @@ void log_softmax_columns_backward(T* dx, const T* dy, const T* y, AxisView v, in
 // ---- the outline of all four
 // ----------------------------------------------------------------------------------------------------------------
 
+// Rows shorter than a vector are turned around and taken as columns: every lane works on a row of its own.
+template <class T, class Columns>
+void short_rows_forward(T* y, const T* x, AxisView v, Columns columns) {
+  const int64_t blocks = (v.outer + short_rows - 1) / short_rows;
+  parallel_for(blocks, axis_grain / (short_rows * v.length) + 1, [&](int64_t begin, int64_t end) HWY_ATTR {
+    T from[short_size * short_rows], to[short_size * short_rows];
+    for (int64_t block = begin; block < end; ++block) {
+      const int64_t count = std::min(short_rows, v.outer - block * short_rows), at = block * short_rows * v.length;
+      transpose(from, x + at, count, v.length);
+      columns(to, from, nullptr, {1, v.length, count}, count);
+      transpose(y + at, to, v.length, count);
+    }
+  });
+}
+
 // `row`, `masked_row` and `columns` compute y; `empty_value` fills a row without any visible element.
 template <class T, class Row, class MaskedRow, class Columns>
 void forward(Tensor& y, const Tensor& x, const Tensor& mask, int axis, T empty_value, Row row, MaskedRow masked_row, Columns columns) {
@@ -186,6 +205,8 @@ void forward(Tensor& y, const Tensor& x, const Tensor& mask, int axis, T empty_v
   if (x.numel() == 0) return;
   T* ys = y.data<T>();
   const T* xs = x.data<T>();
+  const bool is_short = v.inner == 1 && v.length < std::min(short_size, Simd<T>::lanes()) && v.outer >= short_rows;
+  if (is_short && !mask.defined()) return short_rows_forward(ys, xs, v, columns);
   Tensor full_mask = mask;
   if (v.inner > 1 && mask.defined() && !(mask.shape() == x.shape())) {
     full_mask = empty(x.shape(), {.dtype = DType::boolean});
