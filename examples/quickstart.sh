@@ -27,9 +27,26 @@ given() {
 }
 
 arguments=("$@")
-given --data "$@" >/dev/null || arguments+=(--data "$root/examples/data/tales.txt")
-run=$(given --run "$@") || { run=runs/quickstart && arguments+=(--run "$run"); }
+again=
+given --resume "$@" >/dev/null && again=yes
+if [ -z "$again" ]; then  # a resumed run remembers its text
+  given --data "$@" >/dev/null || arguments+=(--data "$root/examples/data/tales.txt")
+fi
+if ! run=$(given --run "$@"); then
+  # Another start is another run, unless it goes on with the latest or replaces it.
+  run=runs/quickstart
+  for ((i = 2; ; i++)); do
+    next=runs/quickstart-$i
+    [ -e "$run" ] || break
+    if [ -n "$again" ] || given --overwrite "$@" >/dev/null; then
+      [ -e "$next" ] || break
+    fi
+    run=$next
+  done
+  arguments+=(--run "$run")
+fi
 "$build/train_lm" "${arguments[@]}"
+given --help "$@" >/dev/null && exit 0
 
 echo
-"$build/generate_lm" --run "$run" --prompt "THE " --tokens 400 --temperature 0.8
+"$build/generate_lm" --run "$run" --tokens 400
