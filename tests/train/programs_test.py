@@ -1,0 +1,196 @@
+#!/usr/bin/env python3
+"""train_lm and generate_lm as a user meets them: programs_test.py BUILD_FOLDER TEXT [unittest arguments].
+
+Runs of a tiny model on a small text: killed at random instants and resumed, interrupted, refused, out of disk space.
+"""
+import json
+import pathlib
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+BUILD, TEXT = pathlib.Path(sys.argv[1]).resolve(), pathlib.Path(sys.argv[2]).resolve()
+# Dropout, accumulation and averages: everything that has a state of its own.
+TINY = {"dim": 16, "depth": 1, "heads": 2, "context": 16, "batch": 2, "accumulate": 2, "steps": 120, "dropout": 0.1, "ema": 0.9, "warmup": 5,
+        "log-every": 5, "eval-every": 20, "eval-batches": 3, "checkpoint-every": 7, "sample": 20, "threads": 1}
+
+
+def train_command(run, *extra, resume=False, **settings):
+    chosen = {} if resume else {"data": TEXT, **TINY}
+    chosen.update({name.replace("_", "-"): value for name, value in settings.items()})
+    command = [BUILD / "train_lm", "--run", run] + (["--resume"] if resume else []) + list(extra)
+    return [str(c) for c in command] + [f"--{name}={value}" for name, value in chosen.items()]
+
+
+def execute(command, **options):
+    return subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=500, **options)
+
+
+def learned(run):
+    """What a repeated run must repeat: metrics without times, and the weights to the byte."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    kept = [{key: row[key] for key in ("step", "loss", "val_loss", "lr", "grad_norm")} for row in rows]
+    return kept, (run / "model.safetensors").read_bytes()
+
+
+class Programs(unittest.TestCase):
+    def setUp(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="weft-programs-"))
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+
+    def train(self, run, *extra, code=0, options=None, **settings):
+        result = execute(train_command(run, *extra, **settings), **(options or {}))
+        self.assertEqual(result.returncode, code, result.stdout + result.stderr)
+        return result
+
+    def whole_run(self):
+        run = self.folder / "whole"
+        self.train(run)
+        return learned(run)
+
+    def refused(self, expected, *extra, **settings):
+        result = self.train(self.folder / "refused", *extra, code=1, **settings)
+        self.assertIn(expected, result.stderr)
+        self.assertFalse((self.folder / "refused").exists(), "a refused run leaves no folder")
+
+
+class Resume(Programs):
+    def test_kill_at_any_instant(self):
+        start = time.monotonic()
+        expected = self.whole_run()
+        seconds = time.monotonic() - start
+        seed = random.randrange(1 << 30)
+        draw = random.Random(seed)
+        run = self.folder / "killed"
+        for _ in range(12):
+            resume = any((run / "checkpoint").glob("step-*.safetensors")) if run.exists() else False
+            process = subprocess.Popen(train_command(run, resume=resume), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            time.sleep(draw.uniform(0, seconds / 3))
+            process.kill()
+            process.wait()
+        if any((run / "checkpoint").glob("step-*.safetensors")):
+            self.train(run, resume=True)
+        else:
+            self.train(run)
+        self.assertEqual(learned(run), expected, f"seed {seed}")
+        self.assertEqual([p for p in run.rglob("*weft-tmp*")], [], "nothing of the killed writers is left")
+
+    def test_interrupt(self):
+        expected = self.whole_run()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            run = self.folder / number.name
+            process = subprocess.Popen(train_command(run, checkpoint_every=0), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            while not ((run / "metrics.jsonl").exists() and (run / "metrics.jsonl").read_text().count("\n") >= 2):
+                self.assertIsNone(process.poll())
+                time.sleep(0.002)
+            process.send_signal(number)
+            output, _ = process.communicate(timeout=100)
+            self.assertEqual(process.returncode, 128 + number, output)
+            self.assertIn(f"train_lm --run {run} --resume", output)
+            self.train(run, resume=True)
+            self.assertEqual(learned(run), expected)
+
+    def test_more_steps(self):
+        run = self.folder / "more"
+        self.train(run, steps=20, schedule="constant")
+        self.train(run, resume=True, steps=40)
+        whole = self.folder / "at-once"
+        self.train(whole, steps=40, schedule="constant")
+        self.assertEqual(learned(run), learned(whole))
+
+    def test_what_must_not_change(self):
+        run = self.folder / "run"
+        self.train(run, steps=10)
+        before = learned(run)
+        self.assertIn("dim was 16, is 32", self.train(run, resume=True, dim=32, code=1).stderr)
+        self.assertIn('attention was "dot_product", is "local"', self.train(run, resume=True, attention="local", code=1).stderr)
+        other = self.folder / "other.txt"
+        other.write_bytes(TEXT.read_bytes()[:-1000])
+        self.assertIn("is not the text that this run has learned from", self.train(run, resume=True, data=other, code=1).stderr)
+        self.assertIn("holds a run of 10 steps", self.train(run, code=1).stderr)
+        self.assertEqual(learned(run), before)
+        self.train(run, "--overwrite", steps=5)
+        self.assertEqual(json.loads((run / "config.json").read_text())["steps"], 5)
+
+
+class Refusals(Programs):
+    def test_data(self):
+        empty, short = self.folder / "empty.txt", self.folder / "short.txt"
+        empty.write_bytes(b"")
+        short.write_text("too short")
+        self.refused("missing.txt: cannot open: No such file or directory", data=self.folder / "missing.txt")
+        self.refused("empty.txt: the file is empty", data=empty)
+        self.refused("the text is too short", data=short)
+        self.assertIn("--data is missing", execute([BUILD / "train_lm", "--run", self.folder / "refused"]).stderr)
+
+    def test_model(self):
+        self.refused("dim (16) must be divisible by heads (3)", heads=3)
+        self.refused('did you mean "transformer"?', model="transfomer")
+        self.refused('did you mean "local"?', attention="locl:window=4")
+        self.refused("dropout must be", dropout=1)
+        self.refused("cuda", device="cuda")
+
+    def test_settings(self):
+        self.refused("--optimizer cannot be \"adamv\"; did you mean \"adamw\"?", optimizer="adamv")
+        self.refused("did you mean \"--steps\"?", stesp=3)
+        self.refused("--batch must be at least 1, got 0", batch=0)
+        result = execute(train_command(self.folder / "none", resume=True))
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("resume: there is no run in", result.stderr)
+
+    def test_folder(self):
+        (self.folder / "file").write_text("")
+        self.assertIn("cannot create the folder", self.train(self.folder / "file" / "run", code=1).stderr)
+
+    def test_help_lists_every_setting(self):
+        text = execute([BUILD / "train_lm", "--help"]).stdout
+        for name in TINY:
+            self.assertIn(f"--{name}", text)
+
+
+class Failures(Programs):
+    def test_no_space(self):
+        """A limit on file sizes: the first checkpoint fits, the one with moments and averages does not."""
+        expected = self.whole_run()
+        run = self.folder / "full"
+        self.train(run, steps=0, dim=16)
+        size = next((run / "checkpoint").iterdir()).stat().st_size
+        limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size + 1000, size + 1000))
+        result = self.train(run, code=1, options={"preexec_fn": limit})
+        self.assertIn("The last checkpoint, of step 0, is whole", result.stderr)
+        self.train(run, resume=True)
+        self.assertEqual(learned(run), expected)
+
+    def test_not_finite(self):
+        run = self.folder / "nan"
+        result = self.train(run, model="transformer:init_std=1e30", code=1)
+        self.assertIn("step 1: the loss is", result.stderr)
+        self.assertIn("anomaly: the forward of", result.stderr)
+        self.assertIn("The last checkpoint, of step 0, is whole", result.stderr)
+
+
+class Generate(Programs):
+    def test_text(self):
+        run = self.folder / "run"
+        self.train(run, steps=10)
+        generate = lambda *extra: execute([BUILD / "generate_lm", "--run", run, "--threads", 1, *extra])
+        a = generate("--prompt", "THE ", "--tokens", 30, "--seed", 3)
+        self.assertEqual((a.returncode, a.stdout[:4], len(a.stdout)), (0, "THE ", 35), a.stderr)  # and a line end
+        self.assertEqual(generate("--prompt", "THE ", "--tokens", 30, "--seed", 3).stdout, a.stdout)
+        self.assertNotEqual(generate("--prompt", "THE ", "--tokens", 30, "--seed", 4).stdout, a.stdout)
+        self.assertEqual(generate("--tokens", 5, "--top-k", 1, "--top-p", 0.9, "--min-p", 0.1).returncode, 0)
+        unknown = generate("--prompt", "\u4e16")
+        self.assertEqual(unknown.returncode, 1)
+        self.assertIn("is not among the", unknown.stderr)
+        self.assertIn("top_p must be in (0, 1]", generate("--top-p", 0).stderr)
+        self.assertIn("there is no run in", execute([BUILD / "generate_lm", "--run", self.folder / "none"]).stderr)
+
+
+if __name__ == "__main__":
+    unittest.main(argv=[sys.argv[0]] + sys.argv[3:])
