@@ -3,21 +3,13 @@
 #include <cstring>
 #include <limits>
 
+#include "weft/core/cpu/axis.h"
 #include "weft/core/cpu/parallel.h"
 #include "weft/core/cpu/runs.h"
 #include "weft/core/kernels.h"
 
 namespace weft::cpu {
 namespace {
-
-// x seen from one axis: [outer, size, inner] elements.
-struct AxisView {
-  int64_t outer = 1, size = 1, inner = 1;
-  AxisView(const Shape& shape, int axis) : size(shape[axis]) {
-    for (int i = 0; i < axis; ++i) outer *= shape[i];
-    for (int i = axis + 1; i < shape.rank(); ++i) inner *= shape[i];
-  }
-};
 
 constexpr int64_t grain_elements = int64_t{1} << 14;
 int64_t grain_for(int64_t elements_per_task) { return std::max<int64_t>(1, grain_elements / std::max<int64_t>(1, elements_per_task)); }
@@ -39,14 +31,14 @@ void for_columns(int64_t outer, int64_t rows, int64_t columns, F&& f) {
 }  // namespace
 
 void gather(Tensor& y, const Tensor& x, const Tensor& index, int axis) {
-  const AxisView from(x.shape(), axis), to(y.shape(), axis);
+  const AxisView from = view_along(x.shape(), axis), to = view_along(y.shape(), axis);
   const int64_t* at = index.data<int64_t>();
   dispatch_all(x.dtype(), [&]<class T>() {
     T* out = y.data<T>();
     const T* in = x.data<T>();
-    parallel_for(to.outer * to.size, grain_for(to.inner), [&](int64_t begin, int64_t end) {
+    parallel_for(to.outer * to.length, grain_for(to.inner), [&](int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; ++row) {
-        const T* block = in + row / to.size * from.size * from.inner;
+        const T* block = in + row / to.length * from.length * from.inner;
         for (int64_t j = 0; j < to.inner; ++j) {
           const int64_t e = row * to.inner + j;
           out[e] = block[at[e] * from.inner + j];
@@ -57,15 +49,15 @@ void gather(Tensor& y, const Tensor& x, const Tensor& index, int axis) {
 }
 
 void scatter_add(Tensor& y, const Tensor& x, const Tensor& index, int axis) {
-  const AxisView from(x.shape(), axis), to(y.shape(), axis);
+  const AxisView from = view_along(x.shape(), axis), to = view_along(y.shape(), axis);
   const int64_t* at = index.data<int64_t>();
   dispatch_float(x.dtype(), "scatter_add", [&]<class T>() {
     T* out = y.data<T>();
     const T* in = x.data<T>();
-    for_columns(from.outer, from.size, from.inner, [&](int64_t o, int64_t begin, int64_t end) {
-      T* block = out + o * to.size * to.inner;
-      for (int64_t i = 0; i < from.size; ++i) {
-        const int64_t row = (o * from.size + i) * from.inner;
+    for_columns(from.outer, from.length, from.inner, [&](int64_t o, int64_t begin, int64_t end) {
+      T* block = out + o * to.length * to.inner;
+      for (int64_t i = 0; i < from.length; ++i) {
+        const int64_t row = (o * from.length + i) * from.inner;
         for (int64_t j = begin; j < end; ++j) block[at[row + j] * to.inner + j] += in[row + j];
       }
     });
@@ -73,7 +65,7 @@ void scatter_add(Tensor& y, const Tensor& x, const Tensor& index, int axis) {
 }
 
 void index_select(Tensor& y, const Tensor& x, const Tensor& index, int axis) {
-  const AxisView from(x.shape(), axis);
+  const AxisView from = view_along(x.shape(), axis);
   const int64_t count = index.numel(), row_bytes = from.inner * size_of(x.dtype());
   if (y.numel() == 0) return;
   const int64_t* at = index.data<int64_t>();
@@ -82,7 +74,7 @@ void index_select(Tensor& y, const Tensor& x, const Tensor& index, int axis) {
   with_constant_size(row_bytes, [&](auto bytes) {
     parallel_for(from.outer * count, std::max<int64_t>(1, grain_bytes / bytes), [&](int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; ++row) {
-        const int64_t source = row / count * from.size + at[row % count];
+        const int64_t source = row / count * from.length + at[row % count];
         std::memcpy(out + row * bytes, in + source * bytes, static_cast<size_t>(bytes));
       }
     });
@@ -90,15 +82,15 @@ void index_select(Tensor& y, const Tensor& x, const Tensor& index, int axis) {
 }
 
 void index_add(Tensor& y, const Tensor& x, const Tensor& index, int axis) {
-  const AxisView from(x.shape(), axis), to(y.shape(), axis);
+  const AxisView from = view_along(x.shape(), axis), to = view_along(y.shape(), axis);
   const int64_t* at = index.data<int64_t>();
   dispatch_float(x.dtype(), "index_add", [&]<class T>() {
     T* out = y.data<T>();
     const T* in = x.data<T>();
-    for_columns(from.outer, from.size, from.inner, [&](int64_t o, int64_t begin, int64_t end) {
-      for (int64_t i = 0; i < from.size; ++i) {
-        T* row = out + (o * to.size + at[i]) * to.inner;
-        const T* add = in + (o * from.size + i) * from.inner;
+    for_columns(from.outer, from.length, from.inner, [&](int64_t o, int64_t begin, int64_t end) {
+      for (int64_t i = 0; i < from.length; ++i) {
+        T* row = out + (o * to.length + at[i]) * to.inner;
+        const T* add = in + (o * from.length + i) * from.inner;
 #pragma omp simd
         for (int64_t j = begin; j < end; ++j) row[j] += add[j];
       }
