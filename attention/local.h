@@ -19,8 +19,8 @@ struct LocalOptions {
   int64_t window = 128;
 };
 
-/// q [B, N, H, D], k [B, M, Hkv, D], v [B, M, Hkv, Dv] -> y [B, N, H, Dv] (or heads first, see AttendOptions). Compact weights are
-/// [B, H, N, 2 half + 1]: entry t of row i is key i + (M - N) - half + t, and 0 where there is none; causal [B, H, N, half + 1].
+/// q [B, N, H, D], k [B, M, Hkv, D], v [B, M, Hkv, Dv] -> y [B, N, H, Dv] (or heads first, see AttendOptions). Weights,
+/// on request, are [B, H, N, M], or the band described above when they are asked for compactly.
 Attended local(const Tensor& q, const Tensor& k, const Tensor& v, const LocalOptions& local_options, const AttendOptions& options = {},
                Location at = Location::current());
 /// The same, composed of ops (reference.h).

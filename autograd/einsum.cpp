@@ -31,8 +31,7 @@ Labels joined(Labels a, const Labels& b, const Labels& c) {
   return a;
 }
 
-// ---- the equation
-// -----------------------------------------------------------------------------------------------------------------------------
+// ---- the equation --------------------------------------------------------------------------------------------------------------------
 
 // One operand or the output: its letters, where the ellipsis stands among them (-1: nowhere), and where all that is in the text.
 struct Term {
@@ -104,8 +103,7 @@ class Equation {
   std::string_view text_;
 };
 
-// ---- the operands
-// -----------------------------------------------------------------------------------------------------------------------------
+// ---- the operands --------------------------------------------------------------------------------------------------------------------
 
 // A tensor on its way through the contraction, with a label for each axis.
 struct Factor {
@@ -183,8 +181,7 @@ Labels output_labels(const Equation& equation, const std::vector<Factor>& operan
   return output.labels(static_cast<int>(output.letters.size()) + (output.ellipsis >= 0 ? dots : 0));
 }
 
-// ---- the contraction
-// --------------------------------------------------------------------------------------------------------------------------
+// ---- the contraction -----------------------------------------------------------------------------------------------------------------
 
 Factor arranged(const Factor& operand, const Labels& order, const Location& at) {
   std::vector<int> axes;

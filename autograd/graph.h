@@ -25,8 +25,7 @@ using BackwardMany = std::function<Grads(std::span<const Tensor> dys)>;
 /// Where an op was called: the last, defaulted parameter of every op. Anomaly mode and errors show it.
 using Location = std::source_location;
 
-// ---- leaves
-// ------------------------------------------------------------------------------------------------------------------------------
+// ---- leaves --------------------------------------------------------------------------------------------------------------------------
 
 /// A leaf of the graph that shares `value`'s memory and collects a gradient: `Tensor w = parameter(randn({3, 4}))`.
 Tensor parameter(Tensor value);
@@ -43,8 +42,7 @@ Tensor grad(const Tensor& leaf);
 void set_grad(const Tensor& leaf, Tensor value);
 inline void zero_grad(const Tensor& leaf) { set_grad(leaf, {}); }
 
-// ---- recording
-// -----------------------------------------------------------------------------------------------------------------------------
+// ---- recording -----------------------------------------------------------------------------------------------------------------------
 
 namespace detail {
 enum class GradMode : uint8_t { record, capture, off };
@@ -130,8 +128,7 @@ std::vector<Tensor> record_many(const char* op, std::vector<Tensor> ys, const st
   return detail::attach(op, std::move(ys), inputs, std::forward<F>(backward), at);
 }
 
-// ---- backward
-// --------------------------------------------------------------------------------------------------------------------------------
+// ---- backward ------------------------------------------------------------------------------------------------------------------------
 
 struct BackwardOptions {
   /// Keep the closures, so that backward can run through this graph again.

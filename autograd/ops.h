@@ -12,9 +12,10 @@
 
 namespace weft {
 
-// ---- elementwise
-// --------------------------------------------------------------------------------------------------------------------------- From
-// core/elementwise.def: neg, abs, square, sqrt, rsqrt, reciprocal, exp, ..., add_scalar(x, p), ..., add(a, b), mul, ..., equal, less, ...
+// ---- elementwise ---------------------------------------------------------------------------------------------------------------------
+
+// From core/elementwise.def: neg, abs, square, sqrt, rsqrt, reciprocal, exp, ..., add_scalar(x, p), ..., add(a, b), mul, ..., equal, less,
+// ...
 #define UNARY(name, f, dydx, low, high) Tensor name(const Tensor& x, Location at = Location::current());
 #define UNARY_P(name, f, dydx, low, high, sample_p) Tensor name(const Tensor& x, double p, Location at = Location::current());
 #define BINARY(name, f, dyda, dydb, low, high) Tensor name(const Tensor& a, const Tensor& b, Location at = Location::current());
@@ -63,8 +64,7 @@ Tensor dropout(const Tensor& x, double p, RandomKey key, Location at = Location:
 enum class Gate { gelu, silu, sigmoid, relu };
 Tensor gated(const Tensor& h, Gate activation, Location at = Location::current());
 
-// ---- matmul
-// --------------------------------------------------------------------------------------------------------------------------------
+// ---- matmul --------------------------------------------------------------------------------------------------------------------------
 struct MatmulOptions {
   bool transpose_a = false, transpose_b = false;
   double alpha = 1;
@@ -74,8 +74,7 @@ Tensor matmul(const Tensor& a, const Tensor& b, MatmulOptions options = {}, Loca
 /// x [.., I] weight^T + bias with weight [O, I], bias [O] or undefined -> [.., O].
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias = {}, Location at = Location::current());
 
-// ---- reduce: over all axes, or the given ones (in any order); keep_dims leaves them as size 1
-// ------------------------------------------------
+// ---- reduce: over all axes, or the given ones (in any order); keep_dims leaves them as size 1 ----------------------------------------
 Tensor sum(const Tensor& x, const std::vector<int>& axes = {}, bool keep_dims = false, Location at = Location::current());
 Tensor mean(const Tensor& x, const std::vector<int>& axes = {}, bool keep_dims = false, Location at = Location::current());
 /// Ties share the gradient evenly.
@@ -88,13 +87,11 @@ Tensor cumsum(const Tensor& x, int axis, Location at = Location::current());
 /// Sums x over the axes in which it is larger than `shape`: the transpose of broadcasting.
 Tensor sum_to(const Tensor& x, const Shape& shape, Location at = Location::current());
 
-// ---- softmax: `mask` (bool, true = takes part, broadcasting to x) is optional; a row without any true gives zeros
-// ---------------------------
+// ---- softmax: `mask` (bool, true = takes part, broadcasting to x) is optional; a row without any true gives zeros --------------------
 Tensor softmax(const Tensor& x, int axis = -1, const Tensor& mask = {}, Location at = Location::current());
 Tensor log_softmax(const Tensor& x, int axis = -1, const Tensor& mask = {}, Location at = Location::current());
 
-// ---- norm: weight and bias may be undefined
-// -----------------------------------------------------------------------------------------------
+// ---- norm: weight and bias may be undefined ------------------------------------------------------------------------------------------
 Tensor layer_norm(const Tensor& x, const Tensor& weight = {}, const Tensor& bias = {}, double eps = 1e-5,
                   Location at = Location::current());
 /// eps undefined: the machine epsilon of the dtype, as in PyTorch.
@@ -105,8 +102,7 @@ Tensor group_norm(const Tensor& x, int64_t groups, const Tensor& weight = {}, co
 /// x / max(|x|, eps) along axis.
 Tensor l2_normalize(const Tensor& x, int axis = -1, double eps = 1e-12, Location at = Location::current());
 
-// ---- shape
-// --------------------------------------------------------------------------------------------------------------------------------
+// ---- shape ---------------------------------------------------------------------------------------------------------------------------
 /// Shares storage. One size may be -1: it is worked out from the rest.
 Tensor reshape(const Tensor& x, const std::vector<int64_t>& sizes, Location at = Location::current());
 /// Axes [first, last] become one.
@@ -130,8 +126,7 @@ Tensor roll(const Tensor& x, int axis, int64_t shift, Location at = Location::cu
 Tensor repeat(const Tensor& x, const std::vector<int64_t>& counts, Location at = Location::current());
 Tensor broadcast_to(const Tensor& x, const Shape& shape, Location at = Location::current());
 
-// ---- index: int64 indices in [0, size), checked
-// ------------------------------------------------------------------------------------------
+// ---- index: int64 indices in [0, size), checked --------------------------------------------------------------------------------------
 Tensor gather(const Tensor& x, int axis, const Tensor& index, Location at = Location::current());
 /// x with src[.., i, ..] added at [.., index[.., i, ..], ..].
 Tensor scatter_add(const Tensor& x, int axis, const Tensor& index, const Tensor& src, Location at = Location::current());
@@ -151,8 +146,7 @@ SortResult topk(const Tensor& x, int64_t k, int axis = -1, bool largest = true, 
 Tensor tril_mask(int64_t rows, int64_t columns, int64_t diagonal = 0, Device device = Device::cpu());
 Tensor triu_mask(int64_t rows, int64_t columns, int64_t diagonal = 0, Device device = Device::cpu());
 
-// ---- loss
-// ---------------------------------------------------------------------------------------------------------------------------------
+// ---- loss ----------------------------------------------------------------------------------------------------------------------------
 enum class Reduction { mean, sum, none };
 struct CrossEntropyOptions {
   Reduction reduction = Reduction::mean;
@@ -167,8 +161,7 @@ Tensor mse_loss(const Tensor& x, const Tensor& target, Reduction reduction = Red
 Tensor binary_cross_entropy_with_logits(const Tensor& x, const Tensor& target, Reduction reduction = Reduction::mean,
                                         Location at = Location::current());
 
-// ---- convolution
-// ----------------------------------------------------------------------------------------------------------------------------
+// ---- convolution ---------------------------------------------------------------------------------------------------------------------
 struct ConvOptions {
   int64_t stride = 1, padding = 0, groups = 1;
 };

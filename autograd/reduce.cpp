@@ -68,13 +68,19 @@ Tensor mean(const Tensor& x, const std::vector<int>& axes, bool keep_dims, Locat
       at);
 }
 
-Tensor max(const Tensor& x, const std::vector<int>& axes, bool keep_dims, Location at) {
-  const ReducedAxes r("max", x, axes, keep_dims);
-  check_not_empty("max", x, r);
+namespace {
+
+Tensor extreme(const char* op, bool largest, const Tensor& x, const std::vector<int>& axes, bool keep_dims, Location at) {
+  const ReducedAxes r(op, x, axes, keep_dims);
+  check_not_empty(op, x, r);
   Tensor y = r.make_result(x);
-  WEFT_LAUNCH(x, reduce_max(y, x, r.axes));
+  if (largest) {
+    WEFT_LAUNCH(x, reduce_max(y, x, r.axes));
+  } else {
+    WEFT_LAUNCH(x, reduce_min(y, x, r.axes));
+  }
   return record(
-      "max", y, {x},
+      op, y, {x},
       [x, y, axes = r.axes](const Tensor& dy) -> Grads {
         Tensor dx = empty_like(x);
         WEFT_LAUNCH(x, reduce_extreme_backward(dx, dy, x, y, axes));
@@ -83,19 +89,14 @@ Tensor max(const Tensor& x, const std::vector<int>& axes, bool keep_dims, Locati
       at);
 }
 
+}  // namespace
+
+Tensor max(const Tensor& x, const std::vector<int>& axes, bool keep_dims, Location at) {
+  return extreme("max", true, x, axes, keep_dims, at);
+}
+
 Tensor min(const Tensor& x, const std::vector<int>& axes, bool keep_dims, Location at) {
-  const ReducedAxes r("min", x, axes, keep_dims);
-  check_not_empty("min", x, r);
-  Tensor y = r.make_result(x);
-  WEFT_LAUNCH(x, reduce_min(y, x, r.axes));
-  return record(
-      "min", y, {x},
-      [x, y, axes = r.axes](const Tensor& dy) -> Grads {
-        Tensor dx = empty_like(x);
-        WEFT_LAUNCH(x, reduce_extreme_backward(dx, dy, x, y, axes));
-        return {dx};
-      },
-      at);
+  return extreme("min", false, x, axes, keep_dims, at);
 }
 
 Tensor logsumexp(const Tensor& x, const std::vector<int>& axes, bool keep_dims, Location at) {

@@ -97,4 +97,19 @@ decltype(auto) dispatch_all(DType dtype, F&& f) {
   fail("unknown dtype {}", static_cast<int>(dtype));
 }
 
+/// Calls f.operator()<T>() with an unsigned integer of the element's size: for kernels that only move elements.
+template <class F>
+void dispatch_size(DType dtype, F&& f) {
+  switch (size_of(dtype)) {
+    case 1:
+      return f.template operator()<uint8_t>();
+    case 2:
+      return f.template operator()<uint16_t>();
+    case 4:
+      return f.template operator()<uint32_t>();
+    default:
+      return f.template operator()<uint64_t>();
+  }
+}
+
 }  // namespace weft

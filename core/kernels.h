@@ -180,11 +180,13 @@ WEFT_KERNEL(void index_select(Tensor& y, const Tensor& x, const Tensor& index, i
 WEFT_KERNEL(void index_add(Tensor& y, const Tensor& x, const Tensor& index, int axis))
 /// y [.., classes] = 1 at index, 0 elsewhere.
 WEFT_KERNEL(void one_hot(Tensor& y, const Tensor& index))
+/// lowest and highest element of an int64 tensor, for range checks: y int64 [2].
+WEFT_KERNEL(void index_range(Tensor& y, const Tensor& index))
+
+// ---- sort ------------------------------------------------------------------------------------------------------------------------------
 /// The first values.size(axis) elements of the order along axis, stable for ties, and where they come from. NaN sorts last.
 WEFT_KERNEL(void sort(Tensor& values, Tensor& indices, const Tensor& x, int axis, bool descending))
 WEFT_KERNEL(void topk(Tensor& values, Tensor& indices, const Tensor& x, int axis, bool largest))
-/// lowest and highest element of an int64 tensor, for range checks: y int64 [2].
-WEFT_KERNEL(void index_range(Tensor& y, const Tensor& index))
 
 // ---- rotary: position embedding ---------------------------------------------------------------------------------------------------------
 /// Turns feature pairs (2i, 2i + 1), or (i, i + R / 2) when `half_split`, of element n along `axis` by the angle whose cosine and sine are

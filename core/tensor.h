@@ -16,7 +16,7 @@
 
 namespace weft {
 
-struct Node;  // autograd/graph.h
+struct Node;  // autograd/node.h
 
 /// A block of memory on one device. `version` counts changes in place, so that a backward over stale values is an error.
 struct Storage {

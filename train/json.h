@@ -14,7 +14,15 @@
 
 namespace weft {
 
-struct JsonMember;
+/// A member of an object. A template, so that it is complete once Json is.
+template <class Value>
+struct NamedValue {
+  std::string name;
+  Value value;
+  bool operator==(const NamedValue&) const = default;
+};
+class Json;
+using JsonMember = NamedValue<Json>;
 
 /// One value. Integers are kept exactly (all of int64 and uint64), doubles are written so that they read back to the same bits.
 class Json {
@@ -60,12 +68,6 @@ class Json {
   std::string text_;
   Array array_;
   Object object_;
-};
-
-struct JsonMember {
-  std::string name;
-  Json value;
-  bool operator==(const JsonMember&) const = default;
 };
 
 /// One JSON value and nothing else but white space. Errors begin with `what` ("config.json") and say where the text is wrong.

@@ -17,6 +17,7 @@
 
 #include "weft/attention/cpu/launch.h"
 #include "weft/attention/cpu/scores-inl.h"
+#include "weft/core/cpu/simd-inl.h"
 
 #ifndef WEFT_ATTENTION_DOT_PRODUCT_ONCE
 #define WEFT_ATTENTION_DOT_PRODUCT_ONCE
@@ -39,31 +40,38 @@ constexpr float kMaxExcess = 8;  // a running maximum may be this far below the 
 /// State of the rows of a task, in its workspace.
 template <class T>
 struct Rows {
-  T* maxima;      // [rows]
-  T* sums;        // [rows][lanes]: summed over lanes at the end only
-  T* acc;         // [rows][width]
   int64_t width;  // Dv in whole vectors
+  T* acc;         // [rows][width]
+  T* sums;        // [rows][lanes]: summed over lanes at the end only
+  T* maxima;      // [rows]
+
+  Rows(int64_t rows, int64_t Dv, Workspace& work)
+      : width(round_up(Dv, kLanes<T>)), acc(work.take<T>(rows * width)), sums(work.take<T>(rows * kLanes<T>)), maxima(work.take<T>(rows)) {
+    std::fill_n(acc, rows * width, T(0));
+    std::fill_n(sums, rows * kLanes<T>, T(0));
+    std::fill_n(maxima, rows, std::numeric_limits<T>::lowest());
+  }
 };
 
-/// The running softmax for one strip: scores become e^(score - m) in place; m, l and acc of `state` from row `first` on follow.
+/// The running softmax for R rows: scores become e^(score - m) in place; m, l and acc of `state` from row `first` on follow.
 /// Vectors == 0: `vectors` is a run-time number.
-template <int Vectors, class T>
-HWY_INLINE void softmax_strip(T* scores, int64_t vectors, const Rows<T>& state, int64_t first) {
+template <int R, int Vectors, class T>
+HWY_INLINE void softmax_rows(T* scores, int64_t vectors, const Rows<T>& state, int64_t first) {
   const Tag<T> d;
   if constexpr (Vectors != 0) vectors = Vectors;
   T* maxima = state.maxima + first;
   T* sums = state.sums + first * kLanes<T>;
   const auto largest = [&](int64_t r) HWY_ATTR {
-    auto top = hn::LoadU(d, scores + r * block_keys);
+    auto top = hn::Load(d, scores + r * block_keys);
 #pragma GCC unroll 4
-    for (int64_t v = 1; v < vectors; ++v) top = hn::Max(top, hn::LoadU(d, scores + r * block_keys + v * kLanes<T>));
+    for (int64_t v = 1; v < vectors; ++v) top = hn::Max(top, hn::Load(d, scores + r * block_keys + v * kLanes<T>));
     return top;
   };
   auto exceeds = hn::Gt(largest(0), hn::Set(d, maxima[0] + T(kMaxExcess)));
 #pragma GCC unroll 6
-  for (int64_t r = 1; r < strip_rows; ++r) exceeds = hn::Or(exceeds, hn::Gt(largest(r), hn::Set(d, maxima[r] + T(kMaxExcess))));
+  for (int64_t r = 1; r < R; ++r) exceeds = hn::Or(exceeds, hn::Gt(largest(r), hn::Set(d, maxima[r] + T(kMaxExcess))));
   if (!hn::AllFalse(d, exceeds)) {
-    for (int64_t r = 0; r < strip_rows; ++r) {
+    for (int64_t r = 0; r < R; ++r) {
       const T top = hn::GetLane(hn::MaxOfLanes(d, largest(r)));
       if (!(top > maxima[r] + T(kMaxExcess))) continue;
       const auto alpha = exp_bounded<T>(hn::Set(d, maxima[r] - top));
@@ -73,7 +81,7 @@ HWY_INLINE void softmax_strip(T* scores, int64_t vectors, const Rows<T>& state, 
       for (int64_t e = 0; e < state.width; e += kLanes<T>) hn::Store(hn::Mul(alpha, hn::Load(d, acc + e)), d, acc + e);
     }
   }
-  for (int64_t r = 0; r < strip_rows; ++r) {
+  for (int64_t r = 0; r < R; ++r) {
     const auto m = hn::Set(d, maxima[r]);
     auto sum = hn::Load(d, sums + r * kLanes<T>);
 #pragma GCC unroll 4
@@ -87,26 +95,52 @@ HWY_INLINE void softmax_strip(T* scores, int64_t vectors, const Rows<T>& state, 
   }
 }
 
+/// Between the two products, for R rows of which `own_rows` are queries: bias, masks, the running softmax, dropout.
+template <int R, class T>
+HWY_INLINE void scores_to_weights(const Problem<T>& p, int64_t b, int64_t h, int64_t i0, int64_t own_rows, int64_t j0, Columns span,
+                                  const Rows<T>& state, int64_t first, T* scores, T* multipliers) {
+  constexpr int whole_block = static_cast<int>(block_keys / kLanes<T>);
+  edit_scores(p, b, h, i0, own_rows, j0, span, scores);
+  const int64_t begin = span.first / kLanes<T>, vectors = ceil_div(span.end, kLanes<T>) - begin;
+  T* s = scores + begin * kLanes<T>;
+  if (vectors == whole_block) {
+    softmax_rows<R, whole_block>(s, vectors, state, first);
+  } else {
+    softmax_rows<R, 0>(s, vectors, state, first);
+  }
+  for (int64_t r = 0; p.drops() && r < own_rows; ++r) {
+    row_multipliers(p, b, h, i0 + r, j0, span, multipliers);
+    for (int64_t j = span.first; j < span.end; ++j) scores[r * block_keys + j] *= multipliers[j];
+  }
+}
+
+/// o = acc / l and lse = m + log l.
+template <class T>
+HWY_INLINE void finish_rows(const Problem<T>& p, const Outputs<T>& out, const RowTask& task, const Rows<T>& state) {
+  const Tag<T> d;
+  for (int64_t r = 0; r < task.count; ++r) {
+    const T sum = hn::GetLane(hn::SumOfLanes(d, hn::Load(d, state.sums + r * kLanes<T>)));
+    const bool blind = sum == 0;  // no visible key: a zero row, and weights that vanish when they are recomputed
+    const T inverse = blind ? T(0) : 1 / sum;
+    const T* HWY_RESTRICT acc = state.acc + r * state.width;
+    T* HWY_RESTRICT o = out.o.at(task.b, task.h, task.row0 + r);
+    for (int64_t e = 0; e < p.Dv; ++e) o[e] = acc[e] * inverse;
+    T& lse = out.lse[(task.b * p.H + task.h) * p.N + task.row0 + r];
+    lse = blind ? std::numeric_limits<T>::infinity() : state.maxima[r] + std::log(sum);
+  }
+}
+
 template <class T>
 void forward_task(const Problem<T>& p, const Outputs<T>& out, const RowTask& task, Workspace work) {
-  const Tag<T> d;
   const auto [b, h, row0, count] = task;
   const int64_t strips = ceil_div(count, strip_rows), rows = strips * strip_rows, kv = p.kv_head(h);
-  Rows<T> state;
-  state.width = round_up(p.Dv, kLanes<T>);
+  const Rows<T> state(rows, p.Dv, work);
   T* q = work.take<T>(rows * p.D);
-  state.acc = work.take<T>(rows * state.width);
-  state.sums = work.take<T>(rows * kLanes<T>);
-  state.maxima = work.take<T>(rows);
   T* keys = work.take<T>(block_keys * p.D);
   T* values = work.take<T>(block_keys * round_up(p.Dv, kPanel<T>));
   T* scores = work.take<T>(strip_rows * block_keys);
   T* multipliers = work.take<T>(block_keys);
-
   pack_rows(q, p.q.at(b, h, row0), p.q.row, count, p.D, rows, p.scale);
-  std::fill_n(state.acc, rows * state.width, T(0));
-  std::fill_n(state.sums, rows * kLanes<T>, T(0));
-  std::fill_n(state.maxima, rows, std::numeric_limits<T>::lowest());
 
   const int64_t end = p.end_key(b, row0 + count - 1);
   for (int64_t j0 = p.first_key(row0) / block_keys * block_keys; j0 < end; j0 += block_keys) {
@@ -123,41 +157,78 @@ void forward_task(const Problem<T>& p, const Outputs<T>& out, const RowTask& tas
         prefetch_rows(p.v.at(b, kv, j0 + block_keys), p.v.row, p.Dv, from, to);
       }
       strip_scores(scores, q + first * p.D, p.D, keys, p.D, span);
-      edit_scores(p, b, h, i0, own_rows, j0, span, scores);
-      const int64_t begin = span.first / kLanes<T>, vectors = ceil_div(span.end, kLanes<T>) - begin;
-      T* s = scores + begin * kLanes<T>;
-      if (vectors == kVectors) {
-        softmax_strip<kVectors>(s, vectors, state, first);
-      } else {
-        softmax_strip<0>(s, vectors, state, first);
-      }
-      if (p.drops()) {
-        for (int64_t r = 0; r < own_rows; ++r) {
-          row_multipliers(p, b, h, i0 + r, j0, span, multipliers);
-          for (int64_t j = span.first; j < span.end; ++j) scores[r * block_keys + j] *= multipliers[j];
-        }
-      }
+      scores_to_weights<strip_rows>(p, b, h, i0, own_rows, j0, span, state, first, scores, multipliers);
       product_panels<strip_rows>(state.width, state.acc + first * state.width, state.width, scores + span.first, block_keys, 1, values,
                                  block_keys, span.first, span.end - span.first, true);
     }
   }
+  finish_rows(p, out, task, state);
+}
 
-  for (int64_t r = 0; r < count; ++r) {
-    const T sum = hn::GetLane(hn::SumOfLanes(d, hn::Load(d, state.sums + r * kLanes<T>)));
-    const bool blind = sum == 0;  // no visible key: a zero row, and weights that vanish when they are recomputed
-    const T inverse = blind ? T(0) : 1 / sum;
-    const T* acc = state.acc + r * state.width;
-    T* o = out.o.at(b, h, row0 + r);
-    for (int64_t e = 0; e < p.Dv; ++e) o[e] = acc[e] * inverse;
-    out.lse[(b * p.H + h) * p.N + row0 + r] = blind ? std::numeric_limits<T>::infinity() : state.maxima[r] + std::log(sum);
+/// A single query, as generation has it: every key and value is read once, so nothing is packed.
+template <class T>
+void one_query_task(const Problem<T>& p, const Outputs<T>& out, const RowTask& task, Workspace work) {
+  using S = weft::HWY_NAMESPACE::Simd<T>;
+  constexpr int64_t lanes = S::lanes();
+  const auto [b, h, row0, count] = task;
+  const int64_t kv = p.kv_head(h), depth = round_up(p.D, lanes);
+  const Rows<T> state(1, p.Dv, work);
+  T* q = work.take<T>(depth);
+  T* scores = work.take<T>(block_keys);
+  T* multipliers = work.take<T>(block_keys);
+  std::fill_n(q, depth, T(0));
+  pack_rows(q, p.q.at(b, h, row0), p.q.row, 1, p.D, 1, p.scale);
+
+  const int64_t end = p.end_key(b, row0);
+  for (int64_t j0 = p.first_key(row0) / block_keys * block_keys; j0 < end; j0 += block_keys) {
+    const Columns span = visible_columns(p, b, row0, row0, j0);
+    if (span.empty()) continue;
+    for (int64_t j = span.first; j < span.end; ++j) {
+      const T* k = p.k.at(b, kv, j0 + j);
+      S even = 0, odd = 0;
+      int64_t e = 0;
+      for (; e + 2 * lanes <= p.D; e += 2 * lanes) {
+        even = mul_add(S::load(k + e), S::load(q + e), even);
+        odd = mul_add(S::load(k + e + lanes), S::load(q + e + lanes), odd);
+      }
+      for (; e < p.D; e += lanes) even = mul_add(S::load_n(k + e, p.D - e), S::load(q + e), even);
+      scores[j] = sum(even + odd);
+    }
+    scores_to_weights<1>(p, b, h, row0, 1, j0, span, state, 0, scores, multipliers);
+    for (int64_t e = 0; e < p.Dv; e += kVectors * lanes) {
+      const int64_t vectors = std::min(kVectors, (state.width - e) / lanes), width = p.Dv - e;
+      S sums[kVectors];
+      for (int64_t v = 0; v < vectors; ++v) sums[v] = S::load(state.acc + e + v * lanes);
+      for (int64_t j = span.first; j < span.end; ++j) {
+        const T* value = p.v.at(b, kv, j0 + j) + e;
+        const S weight = scores[j];
+        if (width >= kVectors * lanes) {
+#pragma GCC unroll 4
+          for (int64_t v = 0; v < kVectors; ++v) sums[v] = mul_add(S::load(value + v * lanes), weight, sums[v]);
+        } else {
+          for (int64_t v = 0; v < vectors; ++v) sums[v] = mul_add(S::load_n(value + v * lanes, width - v * lanes), weight, sums[v]);
+        }
+      }
+      for (int64_t v = 0; v < vectors; ++v) sums[v].store(state.acc + e + v * lanes);
+    }
+  }
+  finish_rows(p, out, task, state);
+}
+
+template <class T>
+void any_task(const Problem<T>& p, const Outputs<T>& out, const RowTask& task, Workspace work) {
+  if (p.N == 1) {
+    one_query_task(p, out, task, work);
+  } else {
+    forward_task(p, out, task, work);
   }
 }
 
 void ForwardTaskFloat(const Problem<float>& p, const Outputs<float>& out, const RowTask& task, Workspace work) {
-  forward_task(p, out, task, work);
+  any_task(p, out, task, work);
 }
 void ForwardTaskDouble(const Problem<double>& p, const Outputs<double>& out, const RowTask& task, Workspace work) {
-  forward_task(p, out, task, work);
+  any_task(p, out, task, work);
 }
 
 }  // namespace weft::cpu::HWY_NAMESPACE

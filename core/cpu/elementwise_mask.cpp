@@ -68,21 +68,6 @@ void logical_not(Tensor& y, const Tensor& x) {
   });
 }
 
-// Elements are only moved: any type of the same size will do.
-template <class F>
-void dispatch_size(DType dtype, F&& f) {
-  switch (size_of(dtype)) {
-    case 1:
-      return f.template operator()<uint8_t>();
-    case 2:
-      return f.template operator()<uint16_t>();
-    case 4:
-      return f.template operator()<uint32_t>();
-    default:
-      return f.template operator()<uint64_t>();
-  }
-}
-
 void where(Tensor& y, const Tensor& mask, const Tensor& a, const Tensor& b) {
   dispatch_size(y.dtype(), [&]<class T>() {
     T* out = static_cast<T*>(y.raw());

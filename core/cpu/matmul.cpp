@@ -7,6 +7,7 @@
 
 #include "weft/core/cpu/blas.h"
 #include "weft/core/cpu/parallel.h"
+#include "weft/core/cpu/thin.h"
 #include "weft/core/kernels.h"
 
 namespace weft::cpu {
@@ -19,15 +20,18 @@ struct Product {
   double alpha, beta;
 };
 
+constexpr int64_t most_thin_rows = 16, smallest_packed = 1'000'000;
+
 CBLAS_TRANSPOSE flag(bool transpose) { return transpose ? CblasTrans : CblasNoTrans; }
 
+// y [columns] = alpha * matrix^T x + beta * y: rows of the matrix are added up.
 template <class T>
-void gemv(bool transpose, int64_t rows, int64_t columns, double alpha, const T* matrix, const T* x, double beta, T* y) {
+void gemv(int64_t rows, int64_t columns, double alpha, const T* matrix, const T* x, double beta, T* y) {
   const auto r = static_cast<blasint>(rows), c = static_cast<blasint>(columns);
   if constexpr (std::is_same_v<T, float>) {
-    cblas_sgemv(CblasRowMajor, flag(transpose), r, c, static_cast<float>(alpha), matrix, c, x, 1, static_cast<float>(beta), y, 1);
+    cblas_sgemv(CblasRowMajor, CblasTrans, r, c, static_cast<float>(alpha), matrix, c, x, 1, static_cast<float>(beta), y, 1);
   } else {
-    cblas_dgemv(CblasRowMajor, flag(transpose), r, c, alpha, matrix, c, x, 1, beta, y, 1);
+    cblas_dgemv(CblasRowMajor, CblasTrans, r, c, alpha, matrix, c, x, 1, beta, y, 1);
   }
 }
 
@@ -35,13 +39,18 @@ template <class T>
 void product(const Product& p, T* y, const T* a, const T* b) {
   // A single row or column is a matrix-vector product, bound by memory: gemm would pack the matrix first. A vector is contiguous
   // whichever way it is transposed.
+  const bool add = p.beta != 0;
   if (p.n == 1) {
-    gemv(!p.transpose_b, p.transpose_b ? p.m : p.k, p.transpose_b ? p.k : p.m, p.alpha, b, a, p.beta, y);
-    return;
+    if (p.transpose_b) return thin_product(y, a, b, 1, p.m, p.k, p.alpha, add);
+    return gemv(p.k, p.m, p.alpha, b, a, p.beta, y);
   }
   if (p.m == 1) {
-    gemv(p.transpose_a, p.transpose_a ? p.k : p.n, p.transpose_a ? p.n : p.k, p.alpha, a, b, p.beta, y);
-    return;
+    if (!p.transpose_a) return thin_product(y, b, a, 1, p.n, p.k, p.alpha, add);
+    return gemv(p.k, p.n, p.alpha, a, b, p.beta, y);
+  }
+  // The same with a few rows. OpenBLAS has kernels of its own for the smallest products; above those it packs b for 16 rows, too.
+  if (p.n <= most_thin_rows && p.transpose_b && !p.transpose_a && p.n * p.m * p.k > smallest_packed) {
+    return thin_product(y, a, b, p.n, p.m, p.k, p.alpha, add);
   }
   const auto n = static_cast<blasint>(p.n), m = static_cast<blasint>(p.m), k = static_cast<blasint>(p.k);
   const blasint lda = p.transpose_a ? n : k, ldb = p.transpose_b ? k : m;

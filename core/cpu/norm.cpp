@@ -109,8 +109,7 @@ void normalize_rows_backward(T* dx, Tensor& dweight, Tensor& dbias, const T* dy,
   if (dbias.defined()) sum(dbias, bias_sums, first);
 }
 
-// ---- group norm: x [batch, channels, size], a row of statistics for each [channels / groups, size]
-// ------------------------------------------
+// ---- group norm: x [batch, channels, size], a row of statistics for each [channels / groups, size] -----------------------------------
 
 struct GroupSizes {
   int64_t batch, channels, groups, size;
@@ -185,8 +184,7 @@ void normalize_groups_backward(T* dx, Tensor& dweight, Tensor& dbias, const T* d
   if (dbias.defined()) sum(dbias, bias_sums, first);
 }
 
-// ---- kernels
-// ------------------------------------------------------------------------------------------------------------------------------
+// ---- kernels -------------------------------------------------------------------------------------------------------------------------
 
 int64_t row_size(const Tensor& x) { return x.shape().back(); }
 int64_t row_count(const Tensor& x) { return row_size(x) == 0 ? 0 : x.numel() / row_size(x); }

@@ -21,8 +21,7 @@ namespace weft::cpu {
 namespace HWY_NAMESPACE {
 
 constexpr int64_t piece_size = 1 << 15;  // elements behind one partial result: what a second pass still finds in the L2 cache
-constexpr int64_t row_block = 1 << 12;   // elements summed before they meet the total: fewer roundings on the way of each
-constexpr int64_t part_rows = 64;        // the same for rows that are summed into columns
+constexpr int64_t part_rows = 64;        // rows that are summed into columns before they meet the total: few roundings here too
 constexpr int64_t tile_width = 1 << 10;  // columns that are reduced side by side
 constexpr int64_t fold_width = 256;      // narrower rows are reduced several at a time
 
@@ -69,16 +68,22 @@ struct LogSumExp {
 
 // ---- one piece ------------------------------------------------------------------------------------------------------------------------
 
+// Pairwise: halves of a long row are joined, so an element passes few roundings on its way into a sum.
 template <class Kind, class T>
-HWY_NOINLINE T reduce_row(Kind, const T* x, int64_t size) {
+HWY_NOINLINE Simd<T> fold_pairwise(Kind kind, const T* x, int64_t size) {
+  constexpr int64_t block = std::max<int64_t>(256, 64 * Simd<T>::lanes());
   constexpr T identity = static_cast<T>(Kind::identity);
-  const auto join = [](Simd<T> a, Simd<T> b) HWY_ATTR { return Kind::join(a, b); };
-  Simd<T> total = identity;
-  for (int64_t begin = 0; begin < size; begin += row_block) {
-    const auto load = [&](int64_t i, int64_t n) HWY_ATTR { return Simd<T>::load_n(x + begin + i, n, identity); };
-    total = join(total, fold_row<T>(std::min(row_block, size - begin), Simd<T>(identity), load, join));
+  if (size <= block) {
+    const auto load = [&](int64_t i, int64_t n) HWY_ATTR { return Simd<T>::load_n(x + i, n, identity); };
+    return fold_row<T>(size, Simd<T>(identity), load, [](Simd<T> a, Simd<T> b) HWY_ATTR { return Kind::join(a, b); });
   }
-  return Kind::lanes(total);
+  const int64_t half = (size / 2 + block - 1) / block * block;
+  return Kind::join(fold_pairwise(kind, x, half), fold_pairwise(kind, x + half, size - half));
+}
+
+template <class Kind, class T>
+T reduce_row(Kind kind, const T* x, int64_t size) {
+  return Kind::lanes(fold_pairwise(kind, x, size));
 }
 
 // y[0:width] joined with one row.

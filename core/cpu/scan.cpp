@@ -78,8 +78,7 @@ void argmax(Tensor& y, const Tensor& x, int axis) {
   });
 }
 
-// ---- cumsum: in double, so that long float32 lines do not drift
-// ---------------------------------------------------------------------------
+// ---- cumsum: in double, so that long float32 lines do not drift ----------------------------------------------------------------------
 
 // Running sums within one vector: log2(lanes) times, every lane takes in the lane 1, 2, 4, ... before it.
 class VectorScan {

@@ -15,9 +15,9 @@ std::byte* bytes_of(Tensor& x) { return static_cast<std::byte*>(x.raw()); }
 const std::byte* bytes_of(const Tensor& x) { return static_cast<const std::byte*>(x.raw()); }
 
 // x seen from one axis: `outer` blocks of `size` rows of `row` bytes.
-struct AxisView {
+struct RowBytes {
   int64_t outer = 1, size = 1, row = 1;
-  AxisView(const Tensor& x, int axis) : size(x.shape()[axis]), row(size_of(x.dtype())) {
+  RowBytes(const Tensor& x, int axis) : size(x.shape()[axis]), row(size_of(x.dtype())) {
     for (int i = 0; i < axis; ++i) outer *= x.shape()[i];
     for (int i = axis + 1; i < x.rank(); ++i) row *= x.shape()[i];
   }
@@ -26,7 +26,8 @@ struct AxisView {
 
 // Rows of x into rows of y, for every block: count rows from x row `from`, `step` apart, to y row `to` on.
 void copy_rows(Tensor& y, int64_t to, const Tensor& x, int64_t from, int64_t step, int64_t count, int axis) {
-  const AxisView target(y, axis), source(x, axis);
+  if (count <= 0) return;
+  const RowBytes target(y, axis), source(x, axis);
   copy_runs(bytes_of(y) + to * target.row, bytes_of(x) + from * source.row,
             {.blocks = source.outer,
              .to_block = target.block(),
@@ -40,30 +41,14 @@ void copy_rows(Tensor& y, int64_t to, const Tensor& x, int64_t from, int64_t ste
 // y rows [begin, end) of every block = value.
 void fill_rows(Tensor& y, int64_t begin, int64_t end, int axis, double value) {
   if (begin >= end) return;
-  const AxisView view(y, axis);
+  const RowBytes view(y, axis);
   if (begin == 0 && end == view.size) return fill(y, value);
   Tensor element = empty({1}, {.dtype = y.dtype()});
   fill(element, value);
   fill_runs(bytes_of(y) + begin * view.row, view.block(), view.outer, (end - begin) * view.row, bytes_of(element), size_of(y.dtype()));
 }
 
-// Calls f.operator()<T>() with an unsigned type of the element's size.
-template <class F>
-void dispatch_size(DType dtype, F&& f) {
-  switch (size_of(dtype)) {
-    case 1:
-      return f.template operator()<uint8_t>();
-    case 2:
-      return f.template operator()<uint16_t>();
-    case 4:
-      return f.template operator()<uint32_t>();
-    default:
-      return f.template operator()<uint64_t>();
-  }
-}
-
-// ---- strided axes
-// -------------------------------------------------------------------------------------------------------------------------
+// ---- strided axes --------------------------------------------------------------------------------------------------------------------
 
 // The axes of a copy y <- x in y's order, with x's strides; neighbours that are contiguous in both are merged, size 1 is dropped.
 struct StridedCopy {
@@ -251,13 +236,12 @@ void repeat(Tensor& y, const Tensor& x) {
   copy_strided(y, x, copy);
 }
 
-// ---- rows of one axis
-// -----------------------------------------------------------------------------------------------------------------------
+// ---- rows of one axis ----------------------------------------------------------------------------------------------------------------
 
 void slice(Tensor& y, const Tensor& x, int axis, int64_t begin, int64_t step) { copy_rows(y, 0, x, begin, step, y.shape()[axis], axis); }
 
 void slice_backward(Tensor& y, const Tensor& x, int axis, int64_t begin, int64_t step) {
-  const AxisView target(y, axis), source(x, axis);
+  const RowBytes target(y, axis), source(x, axis);
   if (step == 1) {
     fill_rows(y, 0, begin, axis, 0);
     fill_rows(y, begin + source.size, target.size, axis, 0);

@@ -24,8 +24,7 @@ constexpr int64_t part_rows = 64;
 template <class T>
 constexpr T negative_infinity = -std::numeric_limits<T>::infinity();
 
-// ---- rows: x [outer, length]
-// --------------------------------------------------------------------------------------------------------------
+// ---- rows: x [outer, length] ---------------------------------------------------------------------------------------------------------
 
 // x, or -infinity where the mask is false.
 template <bool masked, class T>
@@ -83,8 +82,7 @@ void log_softmax_row_backward(T* dx, const T* dy, const T* y, int64_t size) {
   });
 }
 
-// ---- columns: x [length, width] in rows of `stride`; sums and maxima of every column lie in buffers
-// -----------------------------------------
+// ---- columns: x [length, width] in rows of `stride`; sums and maxima of every column lie in buffers ----------------------------------
 
 template <class T>
 HWY_INLINE Simd<T> visible_column(const T* x, const bool* mask, int64_t at, int64_t n) {
@@ -180,8 +178,7 @@ void log_softmax_columns_backward(T* dx, const T* dy, const T* y, AxisView v, in
   }
 }
 
-// ---- the outline of all four
-// ----------------------------------------------------------------------------------------------------------------
+// ---- the outline of all four ---------------------------------------------------------------------------------------------------------
 
 // Rows shorter than a vector are turned around and taken as columns: every lane works on a row of its own.
 template <class T, class Columns>

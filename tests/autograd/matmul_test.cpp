@@ -101,9 +101,9 @@ TEST_CASE("matmul of sizes around blocks, vectors and thresholds") {
     int64_t batch, n, k, m;
   };
   for (DType dtype : {DType::float32, DType::float64}) {
-    for (const Size& s :
-         {Size{1, 129, 257, 65}, Size{1, 6, 300, 64}, Size{1, 63, 5, 193}, Size{40, 64, 32, 64}, Size{9, 33, 64, 31}, Size{1, 2, 700, 900},
-          Size{1, 900, 3, 130}, Size{3, 200, 130, 150}, Size{300, 1, 40, 64}, Size{300, 64, 40, 1}, Size{500, 1, 33, 1}}) {
+    for (const Size& s : {Size{1, 129, 257, 65}, Size{1, 6, 300, 64}, Size{1, 63, 5, 193}, Size{40, 64, 32, 64}, Size{9, 33, 64, 31},
+                          Size{1, 2, 700, 900}, Size{1, 900, 3, 130}, Size{1, 2, 3000, 200}, Size{1, 16, 513, 127}, Size{1, 11, 130, 900},
+                          Size{3, 200, 130, 150}, Size{300, 1, 40, 64}, Size{300, 64, 40, 1}, Size{500, 1, 33, 1}}) {
       for (const MatmulOptions& options : all_flags) {
         const Tensor a = random(stored({s.batch}, s.n, s.k, options.transpose_a), dtype);
         const Tensor b = random(stored({s.batch}, s.k, s.m, options.transpose_b), dtype);
