@@ -35,7 +35,7 @@ struct Outputs {
 HWY_BEFORE_NAMESPACE();
 namespace weft::cpu::HWY_NAMESPACE {
 
-constexpr float kMaxExcess = 8;  // a running maximum may be this far below the true one: e^8 is no danger to the sums
+constexpr float max_excess = 8;  // a running maximum may be this far below the true one: e^8 is no danger to the sums
 
 /// State of the rows of a task, in its workspace.
 template <class T>
@@ -46,9 +46,12 @@ struct Rows {
   T* maxima;      // [rows]
 
   Rows(int64_t rows, int64_t Dv, Workspace& work)
-      : width(round_up(Dv, kLanes<T>)), acc(work.take<T>(rows * width)), sums(work.take<T>(rows * kLanes<T>)), maxima(work.take<T>(rows)) {
+      : width(round_up(Dv, vector_lanes<T>)),
+        acc(work.take<T>(rows * width)),
+        sums(work.take<T>(rows * vector_lanes<T>)),
+        maxima(work.take<T>(rows)) {
     std::fill_n(acc, rows * width, T(0));
-    std::fill_n(sums, rows * kLanes<T>, T(0));
+    std::fill_n(sums, rows * vector_lanes<T>, T(0));
     std::fill_n(maxima, rows, std::numeric_limits<T>::lowest());
   }
 };
@@ -60,38 +63,38 @@ HWY_INLINE void softmax_rows(T* scores, int64_t vectors, const Rows<T>& state, i
   const Tag<T> d;
   if constexpr (Vectors != 0) vectors = Vectors;
   T* maxima = state.maxima + first;
-  T* sums = state.sums + first * kLanes<T>;
+  T* sums = state.sums + first * vector_lanes<T>;
   const auto largest = [&](int64_t r) HWY_ATTR {
     auto top = hn::Load(d, scores + r * block_keys);
 #pragma GCC unroll 4
-    for (int64_t v = 1; v < vectors; ++v) top = hn::Max(top, hn::Load(d, scores + r * block_keys + v * kLanes<T>));
+    for (int64_t v = 1; v < vectors; ++v) top = hn::Max(top, hn::Load(d, scores + r * block_keys + v * vector_lanes<T>));
     return top;
   };
-  auto exceeds = hn::Gt(largest(0), hn::Set(d, maxima[0] + T(kMaxExcess)));
+  auto exceeds = hn::Gt(largest(0), hn::Set(d, maxima[0] + T(max_excess)));
 #pragma GCC unroll 6
-  for (int64_t r = 1; r < R; ++r) exceeds = hn::Or(exceeds, hn::Gt(largest(r), hn::Set(d, maxima[r] + T(kMaxExcess))));
+  for (int64_t r = 1; r < R; ++r) exceeds = hn::Or(exceeds, hn::Gt(largest(r), hn::Set(d, maxima[r] + T(max_excess))));
   if (!hn::AllFalse(d, exceeds)) {
     for (int64_t r = 0; r < R; ++r) {
       const T top = hn::GetLane(hn::MaxOfLanes(d, largest(r)));
-      if (!(top > maxima[r] + T(kMaxExcess))) continue;
+      if (!(top > maxima[r] + T(max_excess))) continue;
       const auto alpha = exp_bounded<T>(hn::Set(d, maxima[r] - top));
       maxima[r] = top;
-      hn::Store(hn::Mul(alpha, hn::Load(d, sums + r * kLanes<T>)), d, sums + r * kLanes<T>);
+      hn::Store(hn::Mul(alpha, hn::Load(d, sums + r * vector_lanes<T>)), d, sums + r * vector_lanes<T>);
       T* acc = state.acc + (first + r) * state.width;
-      for (int64_t e = 0; e < state.width; e += kLanes<T>) hn::Store(hn::Mul(alpha, hn::Load(d, acc + e)), d, acc + e);
+      for (int64_t e = 0; e < state.width; e += vector_lanes<T>) hn::Store(hn::Mul(alpha, hn::Load(d, acc + e)), d, acc + e);
     }
   }
   for (int64_t r = 0; r < R; ++r) {
     const auto m = hn::Set(d, maxima[r]);
-    auto sum = hn::Load(d, sums + r * kLanes<T>);
+    auto sum = hn::Load(d, sums + r * vector_lanes<T>);
 #pragma GCC unroll 4
     for (int64_t v = 0; v < vectors; ++v) {
-      T* s = scores + r * block_keys + v * kLanes<T>;
+      T* s = scores + r * block_keys + v * vector_lanes<T>;
       const auto weight = exp_bounded<T>(hn::Sub(hn::Load(d, s), m));
       sum = hn::Add(sum, weight);
       hn::Store(weight, d, s);
     }
-    hn::Store(sum, d, sums + r * kLanes<T>);
+    hn::Store(sum, d, sums + r * vector_lanes<T>);
   }
 }
 
@@ -99,10 +102,10 @@ HWY_INLINE void softmax_rows(T* scores, int64_t vectors, const Rows<T>& state, i
 template <int R, class T>
 HWY_INLINE void scores_to_weights(const Problem<T>& p, int64_t b, int64_t h, int64_t i0, int64_t own_rows, int64_t j0, Columns span,
                                   const Rows<T>& state, int64_t first, T* scores, T* multipliers) {
-  constexpr int whole_block = static_cast<int>(block_keys / kLanes<T>);
+  constexpr int whole_block = static_cast<int>(block_keys / vector_lanes<T>);
   edit_scores(p, b, h, i0, own_rows, j0, span, scores);
-  const int64_t begin = span.first / kLanes<T>, vectors = ceil_div(span.end, kLanes<T>) - begin;
-  T* s = scores + begin * kLanes<T>;
+  const int64_t begin = span.first / vector_lanes<T>, vectors = ceil_div(span.end, vector_lanes<T>) - begin;
+  T* s = scores + begin * vector_lanes<T>;
   if (vectors == whole_block) {
     softmax_rows<R, whole_block>(s, vectors, state, first);
   } else {
@@ -119,7 +122,7 @@ template <class T>
 HWY_INLINE void finish_rows(const Problem<T>& p, const Outputs<T>& out, const RowTask& task, const Rows<T>& state) {
   const Tag<T> d;
   for (int64_t r = 0; r < task.count; ++r) {
-    const T sum = hn::GetLane(hn::SumOfLanes(d, hn::Load(d, state.sums + r * kLanes<T>)));
+    const T sum = hn::GetLane(hn::SumOfLanes(d, hn::Load(d, state.sums + r * vector_lanes<T>)));
     const bool blind = sum == 0;  // no visible key: a zero row, and weights that vanish when they are recomputed
     const T inverse = blind ? T(0) : 1 / sum;
     const T* HWY_RESTRICT acc = state.acc + r * state.width;
@@ -137,7 +140,7 @@ void forward_task(const Problem<T>& p, const Outputs<T>& out, const RowTask& tas
   const Rows<T> state(rows, p.Dv, work);
   T* q = work.take<T>(rows * p.D);
   T* keys = work.take<T>(block_keys * p.D);
-  T* values = work.take<T>(block_keys * round_up(p.Dv, kPanel<T>));
+  T* values = work.take<T>(block_keys * round_up(p.Dv, panel_width<T>));
   T* scores = work.take<T>(strip_rows * block_keys);
   T* multipliers = work.take<T>(block_keys);
   pack_rows(q, p.q.at(b, h, row0), p.q.row, count, p.D, rows, p.scale);
@@ -195,16 +198,16 @@ void one_query_task(const Problem<T>& p, const Outputs<T>& out, const RowTask& t
       scores[j] = sum(even + odd);
     }
     scores_to_weights<1>(p, b, h, row0, 1, j0, span, state, 0, scores, multipliers);
-    for (int64_t e = 0; e < p.Dv; e += kVectors * lanes) {
-      const int64_t vectors = std::min(kVectors, (state.width - e) / lanes), width = p.Dv - e;
-      S sums[kVectors];
+    for (int64_t e = 0; e < p.Dv; e += panel_vectors * lanes) {
+      const int64_t vectors = std::min(panel_vectors, (state.width - e) / lanes), width = p.Dv - e;
+      S sums[panel_vectors];
       for (int64_t v = 0; v < vectors; ++v) sums[v] = S::load(state.acc + e + v * lanes);
       for (int64_t j = span.first; j < span.end; ++j) {
         const T* value = p.v.at(b, kv, j0 + j) + e;
         const S weight = scores[j];
-        if (width >= kVectors * lanes) {
+        if (width >= panel_vectors * lanes) {
 #pragma GCC unroll 4
-          for (int64_t v = 0; v < kVectors; ++v) sums[v] = mul_add(S::load(value + v * lanes), weight, sums[v]);
+          for (int64_t v = 0; v < panel_vectors; ++v) sums[v] = mul_add(S::load(value + v * lanes), weight, sums[v]);
         } else {
           for (int64_t v = 0; v < vectors; ++v) sums[v] = mul_add(S::load_n(value + v * lanes, width - v * lanes), weight, sums[v]);
         }
@@ -224,10 +227,10 @@ void any_task(const Problem<T>& p, const Outputs<T>& out, const RowTask& task, W
   }
 }
 
-void ForwardTaskFloat(const Problem<float>& p, const Outputs<float>& out, const RowTask& task, Workspace work) {
+void forward_task_float(const Problem<float>& p, const Outputs<float>& out, const RowTask& task, Workspace work) {
   any_task(p, out, task, work);
 }
-void ForwardTaskDouble(const Problem<double>& p, const Outputs<double>& out, const RowTask& task, Workspace work) {
+void forward_task_double(const Problem<double>& p, const Outputs<double>& out, const RowTask& task, Workspace work) {
   any_task(p, out, task, work);
 }
 
@@ -237,8 +240,8 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace weft::cpu {
 
-HWY_EXPORT(ForwardTaskFloat);
-HWY_EXPORT(ForwardTaskDouble);
+HWY_EXPORT(forward_task_float);
+HWY_EXPORT(forward_task_double);
 
 void dot_product(Tensor& o, Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v, const AttentionScope& scope) {
   dispatch_float(q.dtype(), "dot_product", [&]<class T>() {
@@ -249,9 +252,9 @@ void dot_product(Tensor& o, Tensor& lse, const Tensor& q, const Tensor& k, const
     const int64_t elements = tasks.rows * (p.D + values + 16 + 1) + block_keys * (p.D + values + strip_rows + 1);
     run_tasks(tasks, elements * int64_t{sizeof(T)}, [&](const RowTask& task, Workspace work) {
       if constexpr (sizeof(T) == 4) {
-        HWY_DYNAMIC_DISPATCH(ForwardTaskFloat)(p, out, task, work);
+        HWY_DYNAMIC_DISPATCH(forward_task_float)(p, out, task, work);
       } else {
-        HWY_DYNAMIC_DISPATCH(ForwardTaskDouble)(p, out, task, work);
+        HWY_DYNAMIC_DISPATCH(forward_task_double)(p, out, task, work);
       }
     });
   });

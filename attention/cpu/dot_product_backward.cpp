@@ -55,8 +55,8 @@ struct Keys {
   T *key_columns, *value_columns, *key_panels, *dk, *dv;
 
   Keys at(int64_t key, int64_t D, int64_t Dv) const {
-    const int64_t D_width = round_up(D, kLanes<T>), Dv_width = round_up(Dv, kLanes<T>);
-    return {key_columns + key * D, value_columns + key * Dv, key_panels + key * round_up(D, kPanel<T>), dk + key * D_width,
+    const int64_t D_width = round_up(D, vector_lanes<T>), Dv_width = round_up(Dv, vector_lanes<T>);
+    return {key_columns + key * D, value_columns + key * Dv, key_panels + key * round_up(D, panel_width<T>), dk + key * D_width,
             dv + key * Dv_width};
   }
 };
@@ -87,7 +87,7 @@ template <class T>
 HWY_INLINE void differentiate_strip(const Problem<T>& p, const Gradients<T>& out, int64_t b, int64_t h, int64_t i0, int64_t own_rows,
                                     int64_t j0, Columns span, const T* lse, const T* delta, T* weights, T* dscores, T* multipliers) {
   const Tag<T> d;
-  const int64_t begin = span.first / kLanes<T> * kLanes<T>, end = round_up(span.end, kLanes<T>);
+  const int64_t begin = span.first / vector_lanes<T> * vector_lanes<T>, end = round_up(span.end, vector_lanes<T>);
   const bool drops = p.drops();
   for (int64_t r = 0; r < strip_rows; ++r, weights += block_keys, dscores += block_keys) {
     const auto row_lse = hn::Set(d, lse[r]), row_delta = hn::Set(d, delta[r]);
@@ -96,14 +96,14 @@ HWY_INLINE void differentiate_strip(const Problem<T>& p, const Gradients<T>& out
     if (drops) {
       std::fill_n(multipliers, block_keys, T(0));
       row_multipliers(p, b, h, i0 + r, j0, own, multipliers);
-      for (int64_t j = begin; j < end; j += kLanes<T>) {
+      for (int64_t j = begin; j < end; j += vector_lanes<T>) {
         const auto m = hn::Load(d, multipliers + j), weight = exp_bounded<T>(hn::Sub(hn::Load(d, weights + j), row_lse));
         hn::Store(hn::Mul(weight, hn::MulSub(hn::Load(d, dscores + j), m, row_delta)), d, dscores + j);
         hn::Store(hn::Mul(weight, m), d, weights + j);
       }
     } else {
 #pragma GCC unroll 4
-      for (int64_t j = begin; j < end; j += kLanes<T>) {
+      for (int64_t j = begin; j < end; j += vector_lanes<T>) {
         const auto weight = exp_bounded<T>(hn::Sub(hn::Load(d, weights + j), row_lse));
         hn::Store(hn::Mul(weight, hn::Sub(hn::Load(d, dscores + j), row_delta)), d, dscores + j);
         hn::Store(weight, d, weights + j);
@@ -141,7 +141,7 @@ HWY_INLINE void add_key_gradients(const Problem<T>& p, const Queries<T>& queries
 template <class T>
 void backward_tile(const Problem<T>& p, const Gradients<T>& out, int64_t b, int64_t h, const Queries<T>& queries, int64_t j0, int64_t keys,
                    const Keys<T>& block, const Tile<T>& tile, const Ahead& ahead) {
-  const int64_t D = round_up(p.D, kLanes<T>), Dv = round_up(p.Dv, kLanes<T>);
+  const int64_t D = round_up(p.D, vector_lanes<T>), Dv = round_up(p.Dv, vector_lanes<T>);
   // Calls f(first row, its index i0, rows, columns that they see) for every strip, and prefetches what comes after `row_width` of `next`.
   const auto for_strips = [&](const auto& next, int64_t width, auto&& f) HWY_ATTR {
     for (int64_t first = 0; first < queries.rows; first += strip_rows) {
@@ -195,12 +195,12 @@ void pack_queries(const Problem<T>& p, const Gradients<T>& out, int64_t b, int64
   // Rows that only fill the last strip vanish: e^(scores - infinity) = 0.
   std::fill_n(std::copy_n(out.lse + head + row0, count, queries.lse), queries.rows - count, std::numeric_limits<T>::infinity());
   std::fill_n(std::copy_n(out.delta + head + row0, count, queries.delta), queries.rows - count, T(0));
-  std::fill_n(queries.dq, queries.rows * round_up(p.D, kLanes<T>), T(0));
+  std::fill_n(queries.dq, queries.rows * round_up(p.D, vector_lanes<T>), T(0));
 }
 
 template <class T>
 void add_dq(const Problem<T>& p, const Gradients<T>& out, int64_t b, int64_t h, const Queries<T>& queries) {
-  const int64_t width = round_up(p.D, kLanes<T>);
+  const int64_t width = round_up(p.D, vector_lanes<T>);
   const T scale = p.scale;  // q is packed times scale, k is not
   for (int64_t r = 0; r < queries.count; ++r) {
     T* HWY_RESTRICT dq = out.dq.at(b, h, queries.row0 + r);
@@ -211,17 +211,17 @@ void add_dq(const Problem<T>& p, const Gradients<T>& out, int64_t b, int64_t h, 
 
 template <class T>
 void backward_task(const Problem<T>& p, const Gradients<T>& out, const ChunkTask& task, Turns& turns, Workspace work) {
-  const int64_t D = round_up(p.D, kLanes<T>), Dv = round_up(p.Dv, kLanes<T>), group = p.H / p.Hkv;
-  const int64_t D_panels = round_up(p.D, kPanel<T>), Dv_panels = round_up(p.Dv, kPanel<T>);
+  const int64_t D = round_up(p.D, vector_lanes<T>), Dv = round_up(p.Dv, vector_lanes<T>), group = p.H / p.Hkv;
+  const int64_t D_panels = round_up(p.D, panel_width<T>), Dv_panels = round_up(p.Dv, panel_width<T>);
   const int64_t size = round_up(task.end - task.begin, block_keys);
   const Keys<T> keys{work.take<T>(size * p.D), work.take<T>(size * p.Dv), work.take<T>(size * D_panels), work.take<T>(size * D),
                      work.take<T>(size * Dv)};
   Queries<T> queries{};
   queries.q = queries.q_panels = work.take<T>(tile_rows * D_panels);
   queries.dout = queries.dout_panels = work.take<T>(tile_rows * Dv_panels);
-  queries.q_stride = queries.dout_stride = kPanel<T>;
-  if (D_panels > kPanel<T>) queries.q = work.take<T>(tile_rows * p.D), queries.q_stride = p.D;
-  if (Dv_panels > kPanel<T>) queries.dout = work.take<T>(tile_rows * p.Dv), queries.dout_stride = p.Dv;
+  queries.q_stride = queries.dout_stride = panel_width<T>;
+  if (D_panels > panel_width<T>) queries.q = work.take<T>(tile_rows * p.D), queries.q_stride = p.D;
+  if (Dv_panels > panel_width<T>) queries.dout = work.take<T>(tile_rows * p.Dv), queries.dout_stride = p.Dv;
   queries.lse = work.take<T>(tile_rows);
   queries.delta = work.take<T>(tile_rows);
   queries.dq = work.take<T>(tile_rows * D);
@@ -267,10 +267,10 @@ void backward_task(const Problem<T>& p, const Gradients<T>& out, const ChunkTask
   }
 }
 
-void BackwardTaskFloat(const Problem<float>& p, const Gradients<float>& out, const ChunkTask& task, Turns& turns, Workspace work) {
+void backward_task_float(const Problem<float>& p, const Gradients<float>& out, const ChunkTask& task, Turns& turns, Workspace work) {
   backward_task(p, out, task, turns, work);
 }
-void BackwardTaskDouble(const Problem<double>& p, const Gradients<double>& out, const ChunkTask& task, Turns& turns, Workspace work) {
+void backward_task_double(const Problem<double>& p, const Gradients<double>& out, const ChunkTask& task, Turns& turns, Workspace work) {
   backward_task(p, out, task, turns, work);
 }
 
@@ -280,8 +280,8 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace weft::cpu {
 
-HWY_EXPORT(BackwardTaskFloat);
-HWY_EXPORT(BackwardTaskDouble);
+HWY_EXPORT(backward_task_float);
+HWY_EXPORT(backward_task_double);
 
 namespace {
 
@@ -322,9 +322,9 @@ void run_backward(const Problem<T>& p, const Gradients<T>& out) {
                          .head = slab % head_slabs * heads,
                          .heads = heads};
     if constexpr (sizeof(T) == 4) {
-      HWY_DYNAMIC_DISPATCH(BackwardTaskFloat)(p, out, task, turns, workspaces.mine());
+      HWY_DYNAMIC_DISPATCH(backward_task_float)(p, out, task, turns, workspaces.mine());
     } else {
-      HWY_DYNAMIC_DISPATCH(BackwardTaskDouble)(p, out, task, turns, workspaces.mine());
+      HWY_DYNAMIC_DISPATCH(backward_task_double)(p, out, task, turns, workspaces.mine());
     }
   }
 }

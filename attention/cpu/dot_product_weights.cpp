@@ -56,7 +56,7 @@ void weights_task(const Problem<T>& p, const WeightsUse<T>& use, const RowTask& 
         const int64_t i = i0 + r;
         T* s = scores + r * block_keys;
         const auto row_lse = hn::Set(d, lse[i]);
-        for (int64_t j = span.first / kLanes<T> * kLanes<T>; j < span.end; j += kLanes<T>)
+        for (int64_t j = span.first / vector_lanes<T> * vector_lanes<T>; j < span.end; j += vector_lanes<T>)
           hn::Store(exp_bounded<T>(hn::Sub(hn::Load(d, s + j), row_lse)), d, s + j);
         const Columns own = row_columns(p, b, i, j0, span);
         if (p.drops()) {
@@ -74,10 +74,10 @@ void weights_task(const Problem<T>& p, const WeightsUse<T>& use, const RowTask& 
   }
 }
 
-void WeightsTaskFloat(const Problem<float>& p, const WeightsUse<float>& use, const RowTask& task, Workspace work) {
+void weights_task_float(const Problem<float>& p, const WeightsUse<float>& use, const RowTask& task, Workspace work) {
   weights_task(p, use, task, work);
 }
-void WeightsTaskDouble(const Problem<double>& p, const WeightsUse<double>& use, const RowTask& task, Workspace work) {
+void weights_task_double(const Problem<double>& p, const WeightsUse<double>& use, const RowTask& task, Workspace work) {
   weights_task(p, use, task, work);
 }
 
@@ -87,8 +87,8 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace weft::cpu {
 
-HWY_EXPORT(WeightsTaskFloat);
-HWY_EXPORT(WeightsTaskDouble);
+HWY_EXPORT(weights_task_float);
+HWY_EXPORT(weights_task_double);
 
 namespace {
 
@@ -98,9 +98,9 @@ void run_weights(const Problem<T>& p, const WeightsUse<T>& use) {
   const int64_t elements = tasks.rows * p.D + block_keys * (p.D + strip_rows + 1);
   run_tasks(tasks, elements * int64_t{sizeof(T)}, [&](const RowTask& task, Workspace work) {
     if constexpr (sizeof(T) == 4) {
-      HWY_DYNAMIC_DISPATCH(WeightsTaskFloat)(p, use, task, work);
+      HWY_DYNAMIC_DISPATCH(weights_task_float)(p, use, task, work);
     } else {
-      HWY_DYNAMIC_DISPATCH(WeightsTaskDouble)(p, use, task, work);
+      HWY_DYNAMIC_DISPATCH(weights_task_double)(p, use, task, work);
     }
   });
 }

@@ -79,7 +79,7 @@ Problem<T> make_problem(const Tensor& q, const Tensor& k, const Tensor& v, const
   return p;
 }
 
-#define INSTANTIATE(T)                                                               \
+#define WEFT_INSTANTIATE(T)                                                          \
   template RowArray<T> row_array(Tensor&, AttentionLayout);                          \
   template RowArray<const T> row_array(const Tensor&, AttentionLayout);              \
   template PairArray<const T> pair_array(const Tensor&);                             \
@@ -88,8 +88,8 @@ Problem<T> make_problem(const Tensor& q, const Tensor& k, const Tensor& v, const
   template PairArray<const T> weights_array(const Tensor&, const Problem<T>&, bool); \
   template Problem<T> make_problem(const Tensor&, const Tensor&, const Tensor&, const AttentionScope&);
 template PairArray<const bool> pair_array(const Tensor&);
-INSTANTIATE(float)
-INSTANTIATE(double)
-#undef INSTANTIATE
+WEFT_INSTANTIATE(float)
+WEFT_INSTANTIATE(double)
+#undef WEFT_INSTANTIATE
 
 }  // namespace weft::cpu

@@ -6,15 +6,13 @@
 #include <type_traits>
 
 #include "weft/attention/kernels.h"
+#include "weft/core/cpu/rounding.h"
 
 namespace weft::cpu {
 
 /// Queries are handled in strips of this many rows, keys in blocks of this many columns, on every instruction set.
 inline constexpr int64_t strip_rows = 6;
 inline constexpr int64_t block_keys = 64;
-
-constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
 /// Rows of q, k, v, o: elements of a row are adjacent, everything else is a stride.
 template <class T>

@@ -1,9 +1,9 @@
 // What happens to a strip of scores between the two products: bias, mask, window; and the dropout multipliers of a row.
-#if defined(WEFT_ATTENTION_SCORES_INL) == defined(HWY_TARGET_TOGGLE)
-#ifdef WEFT_ATTENTION_SCORES_INL
-#undef WEFT_ATTENTION_SCORES_INL
+#if defined(WEFT_ATTENTION_CPU_SCORES_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef WEFT_ATTENTION_CPU_SCORES_INL_H_
+#undef WEFT_ATTENTION_CPU_SCORES_INL_H_
 #else
-#define WEFT_ATTENTION_SCORES_INL
+#define WEFT_ATTENTION_CPU_SCORES_INL_H_
 #endif
 
 #include <limits>
@@ -37,7 +37,7 @@ HWY_INLINE Columns row_columns(const Problem<T>& p, int64_t b, int64_t i, int64_
 template <class T>
 HWY_INLINE void edit_scores(const Problem<T>& p, int64_t b, int64_t h, int64_t i0, int64_t rows, int64_t j0, Columns strip, T* scores) {
   constexpr T hidden = -std::numeric_limits<T>::infinity();
-  const int64_t begin = strip.first / kLanes<T> * kLanes<T>, end = round_up(strip.end, kLanes<T>);
+  const int64_t begin = strip.first / vector_lanes<T> * vector_lanes<T>, end = round_up(strip.end, vector_lanes<T>);
   const bool interior = p.first_key(i0 + rows - 1) <= j0 + begin && p.end_key(b, i0) >= j0 + end;
   if (interior && !p.mask && !p.bias) return;
   for (int64_t r = 0; r < rows; ++r) {

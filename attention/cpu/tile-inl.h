@@ -1,14 +1,14 @@
 // The register tile and the packings that feed it, for the instruction set being compiled (Highway's foreach_target).
 //
-//     product: c[R][n] (+)= a[R][k] b[k][n]      R rows x up to kVectors vectors of accumulators stay in registers
+//     product: c[R][n] (+)= a[R][k] b[k][n]      R rows x up to panel_vectors vectors of accumulators stay in registers
 //
-// a is read one element at a time (any strides), b as whole vectors from panels of kPanel columns, c row by row. Six rows of four vectors
-// (two where there are 16 registers) keep both multiply-add ports busy while every loaded vector is used six times.
-#if defined(WEFT_ATTENTION_TILE_INL) == defined(HWY_TARGET_TOGGLE)
-#ifdef WEFT_ATTENTION_TILE_INL
-#undef WEFT_ATTENTION_TILE_INL
+// a is read one element at a time (any strides), b as whole vectors from panels of panel_width columns, c row by row. Six rows of four
+// vectors (two where there are 16 registers) keep both multiply-add ports busy while every loaded vector is used six times.
+#if defined(WEFT_ATTENTION_CPU_TILE_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef WEFT_ATTENTION_CPU_TILE_INL_H_
+#undef WEFT_ATTENTION_CPU_TILE_INL_H_
 #else
-#define WEFT_ATTENTION_TILE_INL
+#define WEFT_ATTENTION_CPU_TILE_INL_H_
 #endif
 
 #include <hwy/cache_control.h>
@@ -23,12 +23,12 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 template <class T>
 using Tag = hn::ScalableTag<T>;
-constexpr int64_t kVectors = HWY_MAX_BYTES == 64 ? 4 : 2;
+constexpr int64_t panel_vectors = HWY_MAX_BYTES == 64 ? 4 : 2;
 template <class T>
-constexpr int64_t kLanes = int64_t{HWY_LANES(T)};
+constexpr int64_t vector_lanes = int64_t{HWY_LANES(T)};
 template <class T>
-constexpr int64_t kPanel = kVectors* kLanes<T>;
-static_assert(block_keys % kPanel<float> == 0 && block_keys % kPanel<double> == 0);
+constexpr int64_t panel_width = panel_vectors* vector_lanes<T>;
+static_assert(block_keys % panel_width<float> == 0 && block_keys % panel_width<double> == 0);
 
 template <int R, int V, class T>
 HWY_NOINLINE void product(T* HWY_RESTRICT c, int64_t ldc, const T* HWY_RESTRICT a, int64_t a_row, int64_t a_k, const T* HWY_RESTRICT b,
@@ -38,12 +38,12 @@ HWY_NOINLINE void product(T* HWY_RESTRICT c, int64_t ldc, const T* HWY_RESTRICT 
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 8
-    for (int v = 0; v < V; ++v) sums[r][v] = add ? hn::LoadU(d, c + r * ldc + v * kLanes<T>) : hn::Zero(d);
+    for (int v = 0; v < V; ++v) sums[r][v] = add ? hn::LoadU(d, c + r * ldc + v * vector_lanes<T>) : hn::Zero(d);
   }
   for (int64_t i = 0; i < k; ++i) {
     hn::Vec<Tag<T>> row[V];
 #pragma GCC unroll 8
-    for (int v = 0; v < V; ++v) row[v] = hn::Load(d, b + v * kLanes<T>);
+    for (int v = 0; v < V; ++v) row[v] = hn::Load(d, b + v * vector_lanes<T>);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const auto x = hn::Set(d, a[r * a_row]);
@@ -51,16 +51,16 @@ HWY_NOINLINE void product(T* HWY_RESTRICT c, int64_t ldc, const T* HWY_RESTRICT 
       for (int v = 0; v < V; ++v) sums[r][v] = hn::MulAdd(x, row[v], sums[r][v]);
     }
     a += a_k;
-    b += kPanel<T>;
+    b += panel_width<T>;
   }
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 8
-    for (int v = 0; v < V; ++v) hn::StoreU(sums[r][v], d, c + r * ldc + v * kLanes<T>);
+    for (int v = 0; v < V; ++v) hn::StoreU(sums[r][v], d, c + r * ldc + v * vector_lanes<T>);
   }
 }
 
-/// product with a run-time number of vectors, 1 .. kVectors.
+/// product with a run-time number of vectors, 1 .. panel_vectors.
 template <int R, class T>
 HWY_INLINE void product(int64_t vectors, T* c, int64_t ldc, const T* a, int64_t a_row, int64_t a_k, const T* b, int64_t k, bool add) {
   switch (vectors) {
@@ -84,9 +84,9 @@ HWY_INLINE void product(int64_t vectors, T* c, int64_t ldc, const T* a, int64_t 
 template <int R, class T>
 HWY_INLINE void product_panels(int64_t width, T* c, int64_t ldc, const T* a, int64_t a_row, int64_t a_k, const T* panels, int64_t height,
                                int64_t b_row, int64_t k, bool add) {
-  for (int64_t e = 0; e < width; e += kPanel<T>) {
-    const int64_t vectors = std::min(kVectors, (width - e) / kLanes<T>);
-    product<R>(vectors, c + e, ldc, a, a_row, a_k, panels + e * height + b_row * kPanel<T>, k, add);
+  for (int64_t e = 0; e < width; e += panel_width<T>) {
+    const int64_t vectors = std::min(panel_vectors, (width - e) / vector_lanes<T>);
+    product<R>(vectors, c + e, ldc, a, a_row, a_k, panels + e * height + b_row * panel_width<T>, k, add);
   }
 }
 
@@ -94,65 +94,65 @@ HWY_INLINE void product_panels(int64_t width, T* c, int64_t ldc, const T* a, int
 /// [first, end). `a` is packed by pack_rows, `columns` by pack_columns.
 template <class T>
 HWY_INLINE void strip_scores(T* s, const T* a, int64_t a_row, const T* columns, int64_t depth, Columns span) {
-  const int64_t end = ceil_div(span.end, kLanes<T>);
-  for (int64_t v = span.first / kLanes<T>; v < end;) {
-    const int64_t within = v % kVectors, vectors = std::min(kVectors - within, end - v);
-    product<strip_rows>(vectors, s + v * kLanes<T>, block_keys, a, a_row, 1,
-                        columns + (v / kVectors) * kPanel<T> * depth + within * kLanes<T>, depth, false);
+  const int64_t end = ceil_div(span.end, vector_lanes<T>);
+  for (int64_t v = span.first / vector_lanes<T>; v < end;) {
+    const int64_t within = v % panel_vectors, vectors = std::min(panel_vectors - within, end - v);
+    product<strip_rows>(vectors, s + v * vector_lanes<T>, block_keys, a, a_row, 1,
+                        columns + (v / panel_vectors) * panel_width<T> * depth + within * vector_lanes<T>, depth, false);
     v += vectors;
   }
 }
 
 // ---- packing: contiguous copies in the order in which product reads them -----------------------------------------------------------
 
-/// A block of keys with depth outermost, in panels: out[panel][depth][kPanel]. Keys from `rows` on are zero.
+/// A block of keys with depth outermost, in panels: out[panel][depth][panel_width]. Keys from `rows` on are zero.
 template <class T>
 void pack_columns(T* HWY_RESTRICT out, const T* HWY_RESTRICT src, int64_t stride, int64_t rows, int64_t depth) {
   constexpr int64_t step = HWY_TARGET == HWY_SCALAR ? 1 : 16 / int64_t{sizeof(T)};  // keys and elements of one small transpose
   for (int64_t j = 0; j < block_keys; j += step) {
-    T* panel = out + (j / kPanel<T>)*kPanel<T> * depth + j % kPanel<T>;
+    T* panel = out + (j / panel_width<T>)*panel_width<T> * depth + j % panel_width<T>;
     int64_t e = 0;
 #if HWY_TARGET != HWY_SCALAR
     const hn::FixedTag<T, size_t{step}> d;
     for (; j + step <= rows && e + step <= depth; e += step) {
       const T* in = src + j * stride + e;
-      T* to = panel + e * kPanel<T>;
+      T* to = panel + e * panel_width<T>;
       if constexpr (step == 4) {
         const auto r0 = hn::LoadU(d, in), r1 = hn::LoadU(d, in + stride), r2 = hn::LoadU(d, in + 2 * stride),
                    r3 = hn::LoadU(d, in + 3 * stride);
         const auto low02 = hn::InterleaveLower(d, r0, r2), low13 = hn::InterleaveLower(d, r1, r3);
         const auto high02 = hn::InterleaveUpper(d, r0, r2), high13 = hn::InterleaveUpper(d, r1, r3);
         hn::Store(hn::InterleaveLower(d, low02, low13), d, to);
-        hn::Store(hn::InterleaveUpper(d, low02, low13), d, to + kPanel<T>);
-        hn::Store(hn::InterleaveLower(d, high02, high13), d, to + 2 * kPanel<T>);
-        hn::Store(hn::InterleaveUpper(d, high02, high13), d, to + 3 * kPanel<T>);
+        hn::Store(hn::InterleaveUpper(d, low02, low13), d, to + panel_width<T>);
+        hn::Store(hn::InterleaveLower(d, high02, high13), d, to + 2 * panel_width<T>);
+        hn::Store(hn::InterleaveUpper(d, high02, high13), d, to + 3 * panel_width<T>);
       } else {
         const auto r0 = hn::LoadU(d, in), r1 = hn::LoadU(d, in + stride);
         hn::Store(hn::InterleaveLower(d, r0, r1), d, to);
-        hn::Store(hn::InterleaveUpper(d, r0, r1), d, to + kPanel<T>);
+        hn::Store(hn::InterleaveUpper(d, r0, r1), d, to + panel_width<T>);
       }
     }
 #endif
     for (; e < depth; ++e)
-      for (int64_t l = 0; l < step; ++l) panel[e * kPanel<T> + l] = j + l < rows ? src[(j + l) * stride + e] : T(0);
+      for (int64_t l = 0; l < step; ++l) panel[e * panel_width<T> + l] = j + l < rows ? src[(j + l) * stride + e] : T(0);
   }
 }
 
-/// Rows times `scale` in panels of columns: out[panel][height][kPanel]. Rows from `rows` on and the rest of the last vector are zero.
+/// Rows times `scale` in panels of columns: out[panel][height][panel_width]. Rows from `rows` on and the rest of the last vector are zero.
 template <class T>
 void pack_panels(T* HWY_RESTRICT out, const T* HWY_RESTRICT src, int64_t stride, int64_t rows, int64_t width, int64_t height, T scale) {
   const Tag<T> d;
   const auto factor = hn::Set(d, scale);
   for (int64_t i = 0; i < height; ++i) {
     const T* in = src + i * stride;
-    for (int64_t e = 0; e < width; e += kLanes<T>) {
-      T* to = out + (e / kPanel<T>)*kPanel<T> * height + i * kPanel<T> + e % kPanel<T>;
+    for (int64_t e = 0; e < width; e += vector_lanes<T>) {
+      T* to = out + (e / panel_width<T>)*panel_width<T> * height + i * panel_width<T> + e % panel_width<T>;
       if (i >= rows) {
         hn::Store(hn::Zero(d), d, to);
-      } else if (e + kLanes<T> <= width) {
+      } else if (e + vector_lanes<T> <= width) {
         hn::Store(hn::Mul(factor, hn::LoadU(d, in + e)), d, to);
       } else {
-        for (int64_t l = 0; l < kLanes<T>; ++l) to[l] = e + l < width ? in[e + l] * scale : T(0);
+        for (int64_t l = 0; l < vector_lanes<T>; ++l) to[l] = e + l < width ? in[e + l] * scale : T(0);
       }
     }
   }
@@ -190,7 +190,8 @@ HWY_INLINE hn::Vec<Tag<T>> exp_bounded(hn::Vec<Tag<T>> x) {
   constexpr T log2e = T(1.44269504088896341), lowest = T(-exponent_bias) * T(0.693147180559945309);
   constexpr T shift = T(int64_t{3} << (mantissa - 1)) + T(exponent_bias);
   const Tag<T> d;
-  const auto clamped = hn::Max(hn::Set(d, lowest), x);  // x second: Max returns it when it is NaN
+  const auto least = hn::Set(d, lowest);
+  const auto clamped = hn::IfThenElse(hn::Lt(x, least), least, x);  // NaN stays
   const auto shifted = hn::MulAdd(clamped, hn::Set(d, log2e), hn::Set(d, shift));
   const auto f = hn::MulSub(clamped, hn::Set(d, log2e), hn::Sub(shifted, hn::Set(d, shift)));
   const auto two_to_n = hn::BitCast(d, hn::ShiftLeft<mantissa>(hn::BitCast(hn::RebindToSigned<Tag<T>>(), shifted)));

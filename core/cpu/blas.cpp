@@ -1,6 +1,7 @@
 #include "weft/core/cpu/blas.h"
 
 #include <cblas.h>
+#include <strings.h>
 
 #include <cstdlib>
 #include <mutex>
@@ -24,9 +25,8 @@ std::string selection_note;
 // The newest kernel family of OpenBLAS 0.3.21 that this processor runs, if its present choice lacks AVX2 although the processor has it.
 const char* better_core() {
 #if defined(__x86_64__)
-  const std::string_view chosen = openblas_get_corename();
-  for (std::string_view modern : {"Haswell", "Zen", "SkylakeX", "Cooperlake", "Sapphirerapids"}) {
-    if (chosen == modern) return nullptr;
+  for (const char* modern : {"Haswell", "Zen", "SkylakeX", "Cooperlake", "SapphireRapids"}) {
+    if (strcasecmp(openblas_get_corename(), modern) == 0) return nullptr;  // releases differ in the letters they write large
   }
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");

@@ -1,4 +1,4 @@
-// Matrix products on OpenBLAS, and the bias epilogue of a linear layer.
+// Matrix products on OpenBLAS, shared out over the threads here, and the bias epilogue of a linear layer.
 #include <cblas.h>
 
 #include <algorithm>
@@ -7,6 +7,7 @@
 
 #include "weft/core/cpu/blas.h"
 #include "weft/core/cpu/parallel.h"
+#include "weft/core/cpu/rounding.h"
 #include "weft/core/cpu/thin.h"
 #include "weft/core/kernels.h"
 
@@ -35,6 +36,61 @@ void gemv(int64_t rows, int64_t columns, double alpha, const T* matrix, const T*
   }
 }
 
+// Rows [row, row + rows) and columns [column, column + columns) of y.
+struct Part {
+  int64_t row, rows, column, columns;
+};
+
+template <class T>
+void gemm(const Product& p, const Part& part, T* y, const T* a, const T* b) {
+  const int64_t a_stride = p.transpose_a ? p.n : p.k, b_stride = p.transpose_b ? p.k : p.m;
+  a += part.row * (p.transpose_a ? 1 : a_stride);
+  b += part.column * (p.transpose_b ? b_stride : 1);
+  y += part.row * p.m + part.column;
+  const auto n = static_cast<blasint>(part.rows), m = static_cast<blasint>(part.columns), k = static_cast<blasint>(p.k);
+  const auto lda = static_cast<blasint>(a_stride), ldb = static_cast<blasint>(b_stride), ldc = static_cast<blasint>(p.m);
+  if constexpr (std::is_same_v<T, float>) {
+    cblas_sgemm(CblasRowMajor, flag(p.transpose_a), flag(p.transpose_b), n, m, k, static_cast<float>(p.alpha), a, lda, b, ldb,
+                static_cast<float>(p.beta), y, ldc);
+  } else {
+    cblas_dgemm(CblasRowMajor, flag(p.transpose_a), flag(p.transpose_b), n, m, k, p.alpha, a, lda, b, ldb, p.beta, y, ldc);
+  }
+}
+
+// How the threads share y: rows x columns parts, the shape that leaves the least to pack for each. Every part packs its own rows of a and
+// columns of b; that costs less than the barriers between OpenBLAS's threads, which share the packed operands.
+struct Grid {
+  int64_t rows = 1, columns = 1;
+  Grid(const Product& p, int64_t threads) {
+    double least = 0;
+    for (int64_t r = 1; r <= threads; ++r) {
+      if (threads % r != 0) continue;
+      const double to_pack =
+          static_cast<double>(p.n) / static_cast<double>(r) + static_cast<double>(p.m) / static_cast<double>(threads / r);
+      if (r > 1 && to_pack >= least) continue;
+      least = to_pack;
+      rows = r, columns = threads / r;
+    }
+  }
+};
+
+template <class T>
+void shared_gemm(const Product& p, T* y, const T* a, const T* b) {
+  constexpr double worth_a_thread = 1 << 18;  // multiply-adds
+  constexpr int64_t tile = 16;                // the kernels' tiles: a part has whole ones
+  const double work = static_cast<double>(p.n) * static_cast<double>(p.m) * static_cast<double>(p.k);
+  const auto threads = static_cast<int64_t>(std::clamp(work / worth_a_thread, 1.0, static_cast<double>(num_threads())));
+  const Grid grid(p, threads);
+  const int64_t rows = round_up(ceil_div(p.n, grid.rows), tile), columns = round_up(ceil_div(p.m, grid.columns), tile);
+  parallel_for(threads, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t row = i / grid.columns * rows, column = i % grid.columns * columns;
+      if (row >= p.n || column >= p.m) continue;
+      gemm(p, {row, std::min(rows, p.n - row), column, std::min(columns, p.m - column)}, y, a, b);
+    }
+  });
+}
+
 template <class T>
 void product(const Product& p, T* y, const T* a, const T* b) {
   // A single row or column is a matrix-vector product, bound by memory: gemm would pack the matrix first. A vector is contiguous
@@ -52,14 +108,7 @@ void product(const Product& p, T* y, const T* a, const T* b) {
   if (p.n <= most_thin_rows && p.transpose_b && !p.transpose_a && p.n * p.m * p.k > smallest_packed) {
     return thin_product(y, a, b, p.n, p.m, p.k, p.alpha, add);
   }
-  const auto n = static_cast<blasint>(p.n), m = static_cast<blasint>(p.m), k = static_cast<blasint>(p.k);
-  const blasint lda = p.transpose_a ? n : k, ldb = p.transpose_b ? k : m;
-  if constexpr (std::is_same_v<T, float>) {
-    cblas_sgemm(CblasRowMajor, flag(p.transpose_a), flag(p.transpose_b), n, m, k, static_cast<float>(p.alpha), a, lda, b, ldb,
-                static_cast<float>(p.beta), y, m);
-  } else {
-    cblas_dgemm(CblasRowMajor, flag(p.transpose_a), flag(p.transpose_b), n, m, k, p.alpha, a, lda, b, ldb, p.beta, y, m);
-  }
+  shared_gemm(p, y, a, b);
 }
 
 int64_t batch_size(const Shape& shape) {

@@ -247,6 +247,9 @@ TEST_CASE("dot_product: every instruction set of this machine agrees") {
     hwy::SetSupportedTargetsForTest(target);
     hwy::GetChosenTarget().Update(hwy::SupportedTargets());
     CAPTURE(hwy::TargetName(target));
+    const Tensor nan_query = full({1, 1, 1, 5}, std::numeric_limits<double>::quiet_NaN()),
+                 keys = to(normal({1, 7, 1, 5}, 4), DType::float32);
+    CHECK(std::isnan(sum(dot_product(nan_query, keys, keys).y).item()));  // a run that has diverged must not look healthy
     for (size_t i = 0; i < cases.size(); ++i) {
       check_same(run_attention(fused, cases[i]), expected[i], cases[i].dtype == DType::float64 ? 1e-12 : 1e-5);
     }
