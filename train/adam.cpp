@@ -23,8 +23,8 @@ AdamOptions as_adam(const AdamWOptions& o) {
 Adam::Adam(std::vector<Tensor> parameters, const AdamOptions& options)
     : Adam(std::vector<ParameterGroup>{{std::move(parameters), options.lr, options.weight_decay}}, options) {}
 
-Adam::Adam(std::vector<ParameterGroup> groups, const AdamOptions& options)
-    : Optimizer("adam", std::move(groups), {"exp_avg", "exp_avg_sq", "max_exp_avg_sq"}), options_(options) {
+Adam::Adam(const std::vector<ParameterGroup>& groups, const AdamOptions& options)
+    : Optimizer("adam", groups, {"exp_avg", "exp_avg_sq", "max_exp_avg_sq"}), options_(options) {
   WEFT_CHECK(options.beta1 >= 0 && options.beta1 < 1 && options.beta2 >= 0 && options.beta2 < 1,
              "adam: betas should be in [0, 1), got {} and {}", options.beta1, options.beta2);
 }
@@ -32,7 +32,7 @@ Adam::Adam(std::vector<ParameterGroup> groups, const AdamOptions& options)
 void Adam::step(double grad_scale) {
   // Parameters whose first gradient came later count their own steps. Usually there is one number, so one launch.
   std::map<int64_t, std::vector<ParameterSlot>> slots_at_step;
-  for_each_gradient([&](Tensor& p, const Tensor& gradient, const ParameterGroup& group, State& state) {
+  for_each_gradient([&](Tensor& p, const Tensor& gradient, const GroupSettings& group, State& state) {
     const size_t needed = options_.amsgrad ? 3 : 2;
     for (size_t m = 0; m < needed; ++m) {
       if (!state.moments[m].defined()) state.moments[m] = zeros_like(p);
@@ -54,6 +54,6 @@ void Adam::step(double grad_scale) {
 }
 
 AdamW::AdamW(std::vector<Tensor> parameters, const AdamWOptions& options) : Adam(std::move(parameters), as_adam(options)) {}
-AdamW::AdamW(std::vector<ParameterGroup> groups, const AdamWOptions& options) : Adam(std::move(groups), as_adam(options)) {}
+AdamW::AdamW(const std::vector<ParameterGroup>& groups, const AdamWOptions& options) : Adam(groups, as_adam(options)) {}
 
 }  // namespace weft

@@ -27,7 +27,7 @@ class Adam : public Optimizer {
   /// One group with the options' lr and weight_decay.
   explicit Adam(std::vector<Tensor> parameters, const AdamOptions& options = {});
   /// The groups' lr and weight_decay count, not the options'.
-  explicit Adam(std::vector<ParameterGroup> groups, const AdamOptions& options = {});
+  explicit Adam(const std::vector<ParameterGroup>& groups, const AdamOptions& options = {});
   void step(double grad_scale = 1) override;
 
  private:
@@ -45,7 +45,7 @@ struct AdamWOptions {
 class AdamW : public Adam {
  public:
   explicit AdamW(std::vector<Tensor> parameters, const AdamWOptions& options = {});
-  explicit AdamW(std::vector<ParameterGroup> groups, const AdamWOptions& options = {});
+  explicit AdamW(const std::vector<ParameterGroup>& groups, const AdamWOptions& options = {});
 };
 
 }  // namespace weft

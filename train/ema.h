@@ -7,6 +7,7 @@ namespace weft {
 
 class Ema {
  public:
+  /// Of the parameters as they are now: build it after convert(model, ...), which makes new ones.
   explicit Ema(std::vector<Tensor> parameters, double decay = 0.999);
 
   /// After an optimizer step.

@@ -5,16 +5,18 @@
 
 namespace weft {
 
-Optimizer::Optimizer(const char* name, std::vector<ParameterGroup> groups, std::vector<std::string> moment_names)
-    : name_(name), moment_names_(std::move(moment_names)), groups_(std::move(groups)) {
+Optimizer::Optimizer(const char* name, const std::vector<ParameterGroup>& groups, std::vector<std::string> moment_names)
+    : name_(name), moment_names_(std::move(moment_names)) {
   std::set<const Node*> seen;
-  for (const ParameterGroup& group : groups_) {
+  for (const ParameterGroup& group : groups) {
+    groups_.push_back({.lr = group.lr, .weight_decay = group.weight_decay});
     for (const Tensor& p : group.parameters) {
       WEFT_CHECK(is_parameter(p), "{}: {} is not a parameter; make it one with parameter(x)", name_, p);
       WEFT_CHECK(seen.insert(p.node().get()).second, "{}: parameter {} {} is given twice", name_, parameters_.size(), p.shape());
       WEFT_CHECK(parameters_.empty() || p.device() == parameters_[0].device(),
                  "{}: parameters are on {} and {}; move the model to one device first", name_, parameters_[0].device(), p.device());
       parameters_.push_back(p);
+      group_of_.push_back(groups_.size() - 1);
       states_.push_back({0, std::vector<Tensor>(moment_names_.size())});
     }
   }
@@ -26,7 +28,17 @@ void Optimizer::zero_grad() {
 }
 
 void Optimizer::set_lr(double lr) {
-  for (ParameterGroup& group : groups_) group.lr = lr;
+  for (GroupSettings& group : groups_) group.lr = lr;
+}
+
+// Steps without any gradient do nothing; when there has never been one, the model most likely trains other tensors than these.
+void Optimizer::check_some_gradient() const {
+  const auto has_stepped = [](const State& state) { return state.step > 0; };
+  const auto has_gradient = [](const Tensor& p) { return grad(p).defined(); };
+  WEFT_CHECK(std::any_of(states_.begin(), states_.end(), has_stepped) || std::any_of(parameters_.begin(), parameters_.end(), has_gradient),
+             "{}: none of the {} parameters has a gradient or ever had one; call backward first, and build the optimizer after "
+             "convert(model, ...), which makes new parameters",
+             name_, parameters_.size());
 }
 
 StateDict Optimizer::state_dict() const {
@@ -48,7 +60,8 @@ void Optimizer::load_state_dict(const StateDict& state) {
   for (const auto& [name, value] : state) {
     const size_t dot = name.find('.');
     const std::string key = dot == std::string::npos ? "" : name.substr(dot + 1);
-    const bool numbered = dot != std::string::npos && dot > 0 && dot < 10 && std::all_of(name.begin(), name.begin() + dot, ::isdigit);
+    const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
+    const bool numbered = dot != std::string::npos && dot > 0 && dot < 10 && std::all_of(name.begin(), name.begin() + dot, is_digit);
     const size_t i = numbered ? std::stoul(name.substr(0, dot)) : states_.size();
     const auto moment = std::find(moment_names_.begin(), moment_names_.end(), key);
     if (i >= states_.size() || (key != "step" && moment == moment_names_.end())) {

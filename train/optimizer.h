@@ -12,6 +12,7 @@
 // A step is one fused pass over all parameters that have a gradient; clipping costs nothing because the gradients are scaled on the way.
 #pragma once
 
+#include <span>
 #include <string>
 #include <vector>
 
@@ -19,9 +20,15 @@
 
 namespace weft {
 
-/// Parameters with settings of their own. They may be changed between steps.
+/// Parameters with settings of their own, as an optimizer is given them.
 struct ParameterGroup {
   std::vector<Tensor> parameters = {};
+  double lr = 1e-3;
+  double weight_decay = 0;
+};
+
+/// What may be changed between steps. The parameters of an optimizer are fixed: a new one takes new parameters.
+struct GroupSettings {
   double lr = 1e-3;
   double weight_decay = 0;
 };
@@ -30,7 +37,7 @@ class Optimizer {
  public:
   virtual ~Optimizer() = default;
 
-  /// Updates every parameter that has a gradient, from grad_scale times that gradient.
+  /// Updates every parameter that has a gradient, from grad_scale times that gradient. An error if none has one and none ever had.
   virtual void step(double grad_scale = 1) = 0;
 
   /// Clears the gradients of all parameters.
@@ -40,8 +47,9 @@ class Optimizer {
   /// All parameters, in the order of the groups: their index names them in the state.
   const std::vector<Tensor>& parameters() const { return parameters_; }
 
-  std::vector<ParameterGroup>& groups() { return groups_; }
-  const std::vector<ParameterGroup>& groups() const { return groups_; }
+  /// The settings of each group, in their order.
+  std::span<GroupSettings> groups() { return groups_; }
+  std::span<const GroupSettings> groups() const { return groups_; }
 
   /// What a resumed run needs besides the weights: "3.step", "3.exp_avg", ... for parameter 3, sharing memory with the optimizer.
   /// Parameters that have not been updated yet are absent.
@@ -51,7 +59,7 @@ class Optimizer {
 
  protected:
   /// `moment_names`: the tensors that the state of a parameter may hold.
-  Optimizer(const char* name, std::vector<ParameterGroup> groups, std::vector<std::string> moment_names);
+  Optimizer(const char* name, const std::vector<ParameterGroup>& groups, std::vector<std::string> moment_names);
 
   struct State {
     int64_t step = 0;             // updates so far
@@ -60,20 +68,21 @@ class Optimizer {
   /// Calls f(parameter, gradient, group, state) for every parameter that has a gradient.
   template <class F>
   void for_each_gradient(F f) {
-    size_t i = 0;
-    for (const ParameterGroup& group : groups_) {
-      for (size_t k = 0; k < group.parameters.size(); ++k, ++i) {
-        const Tensor gradient = grad(parameters_[i]);
-        if (gradient.defined()) f(parameters_[i], gradient, group, states_[i]);
-      }
+    check_some_gradient();
+    for (size_t i = 0; i < parameters_.size(); ++i) {
+      const Tensor gradient = grad(parameters_[i]);
+      if (gradient.defined()) f(parameters_[i], gradient, groups_[group_of_[i]], states_[i]);
     }
   }
 
  private:
+  void check_some_gradient() const;
+
   std::string name_;
   std::vector<std::string> moment_names_;
-  std::vector<ParameterGroup> groups_;
+  std::vector<GroupSettings> groups_;
   std::vector<Tensor> parameters_;
+  std::vector<size_t> group_of_;  // of each parameter
   std::vector<State> states_;
 };
 

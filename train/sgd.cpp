@@ -7,15 +7,15 @@ namespace weft {
 Sgd::Sgd(std::vector<Tensor> parameters, const SgdOptions& options)
     : Sgd(std::vector<ParameterGroup>{{std::move(parameters), options.lr, options.weight_decay}}, options) {}
 
-Sgd::Sgd(std::vector<ParameterGroup> groups, const SgdOptions& options)
-    : Optimizer("sgd", std::move(groups), {"momentum_buffer"}), options_(options) {
+Sgd::Sgd(const std::vector<ParameterGroup>& groups, const SgdOptions& options)
+    : Optimizer("sgd", groups, {"momentum_buffer"}), options_(options) {
   WEFT_CHECK(!options.nesterov || (options.momentum > 0 && options.dampening == 0),
              "sgd: nesterov needs momentum above 0 and dampening 0, got {} and {}", options.momentum, options.dampening);
 }
 
 void Sgd::step(double grad_scale) {
   std::vector<ParameterSlot> first, later;
-  for_each_gradient([&](Tensor& p, const Tensor& gradient, const ParameterGroup& group, State& state) {
+  for_each_gradient([&](Tensor& p, const Tensor& gradient, const GroupSettings& group, State& state) {
     const bool fresh = options_.momentum != 0 && !state.moments[0].defined();
     if (fresh) state.moments[0] = empty_like(p);
     ParameterSlot slot{.value = p, .grad = gradient, .moment1 = state.moments[0], .lr = group.lr, .weight_decay = group.weight_decay};

@@ -22,7 +22,7 @@ class Sgd : public Optimizer {
   /// One group with the options' lr and weight_decay.
   explicit Sgd(std::vector<Tensor> parameters, const SgdOptions& options = {});
   /// The groups' lr and weight_decay count, not the options'.
-  explicit Sgd(std::vector<ParameterGroup> groups, const SgdOptions& options = {});
+  explicit Sgd(const std::vector<ParameterGroup>& groups, const SgdOptions& options = {});
   void step(double grad_scale = 1) override;
 
  private:

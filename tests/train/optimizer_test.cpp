@@ -8,6 +8,7 @@
 #include "weft/autograd/ops.h"
 #include "weft/core/device.h"
 #include "weft/core/random.h"
+#include "weft/nn/linear.h"
 #include "weft/train/adam.h"
 #include "weft/train/clip.h"
 #include "weft/train/ema.h"
@@ -139,9 +140,28 @@ TEST_CASE("groups have a learning rate and a weight decay of their own") {
   optimizer.groups()[0].lr = 1;
   optimizer.step();
   check_close(a, {-0.1, 0.9});
+  CHECK(optimizer.groups().size() == 2);
+  optimizer.groups()[0] = {.lr = 0.5, .weight_decay = 1};
+  optimizer.step();
+  check_close(a, {-0.1 - 0.5 * (1 - 0.1), 0.9 - 0.5 * (1 + 0.9)});
   optimizer.zero_grad();
   CHECK(!grad(a).defined());
   CHECK(optimizer.parameters().size() == 2);
+}
+
+TEST_CASE("an optimizer that was built before the weights were converted says so") {
+  Linear layer({.in = 2, .out = 1});
+  Adam stale(parameters(layer));
+  convert(layer, DType::float64);
+  backward(sum(layer(doubles({1, 2}))));
+  CHECK_THROWS_WITH_AS(stale.step(),
+                       doctest::Contains("adam: none of the 2 parameters has a gradient or ever had one; call backward first, and "
+                                         "build the optimizer after convert"),
+                       Error);
+  Adam fresh(parameters(layer));
+  fresh.step();
+  fresh.zero_grad();
+  fresh.step();  // without any gradient now, which is no mistake
 }
 
 TEST_CASE("parameters without a gradient are left alone and count their own steps") {
@@ -199,8 +219,8 @@ TEST_CASE("state goes out and comes back: a resumed optimizer takes the same ste
   CHECK(state[0].second.item() == 1);
   CHECK(state[1].first == "0.exp_avg");
   CHECK(state[2].first == "0.exp_avg_sq");
-  CHECK_THROWS_WITH_AS(adam.load_state_dict({{"0.momentum_buffer", p}, {"7.step", p}, {"x", p}}),
-                       "adam: the state has names that do not belong to 1 parameters: 0.momentum_buffer, 7.step, x", Error);
+  CHECK_THROWS_WITH_AS(adam.load_state_dict({{"0.momentum_buffer", p}, {"7.step", p}, {"x", p}, {"\xc3\xa9.step", p}}),
+                       "adam: the state has names that do not belong to 1 parameters: 0.momentum_buffer, 7.step, x, \xc3\xa9.step", Error);
   CHECK_THROWS_WITH_AS(adam.load_state_dict({{"0.exp_avg", zeros({2}, f64)}}), "adam: state 0.exp_avg should be [1], got float64 [2]",
                        Error);
 }
