@@ -2,11 +2,15 @@
 #pragma once
 
 #include "weft/attention/dot_product.h"
+#include "weft/attention/heads.h"
 #include "weft/attention/local.h"
 #include "weft/attention/mask.h"
 #include "weft/attention/multi_head.h"
+#include "weft/attention/reference.h"
 #include "weft/attention/scaled_dot_product.h"
 #include "weft/attention/vanilla.h"
+#include "weft/autograd/checkpoint.h"
+#include "weft/autograd/einsum.h"
 #include "weft/autograd/gradcheck.h"
 #include "weft/autograd/graph.h"
 #include "weft/autograd/ops.h"
@@ -34,6 +38,7 @@
 #include "weft/train/loss_plot.h"
 #include "weft/train/metrics.h"
 #include "weft/train/models/language_model.h"
+#include "weft/train/models/transformer.h"
 #include "weft/train/progress.h"
 #include "weft/train/safetensors.h"
 #include "weft/train/schedule.h"

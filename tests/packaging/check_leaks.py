@@ -2,14 +2,18 @@
 """check_leaks.py COMPILER INCLUDE_DIR: what does #include <weft/weft.h> bring into a user's file?
 
 Allowed are macros named WEFT_*, declarations inside namespace weft, and the headers of the C++ standard library. The compiler's
-preprocessor says which line comes from which file; the rest is counting braces.
+preprocessor says which line comes from which file; the rest is counting braces. And it must bring every header that a user may want.
 """
+import pathlib
 import re
 import subprocess
 import sys
 
 STANDARD = re.compile(r"/usr/include/(c\+\+|bits|sys|asm|asm-generic|gnu|linux|[\w.-]+-linux-gnu/(c\+\+|bits|sys|asm|gnu))/|/lib/gcc/|/lib/llvm|/usr/include/[\w-]+\.h$")
 LITERALS = re.compile(r'R"([^(]*)\(.*?\)\1"|"(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])\'', re.S)
+
+# What ops, mechanisms and kernels are written with; users of the library include these by name if they write such themselves.
+FOR_AUTHORS = {"core/kernels.h", "core/functors.h", "core/math.h", "autograd/check.h", "attention/kernels.h", "autograd/node.h"}
 
 
 def preprocess(compiler, include_dir, *flags):
@@ -47,6 +51,10 @@ def main():
 
     if not any(file.startswith(ours) for file in files):
         problems.append(f"no header below {ours} was read")
+    for header in sorted(pathlib.Path(ours).glob("*/**/*.h")):
+        name = header.relative_to(ours).as_posix()
+        if str(header) not in files and name not in FOR_AUTHORS and not {"cpu", "cuda"} & set(header.parts) and "-inl" not in name:
+            problems.append(f"weft.h does not bring {name}")
     for file in sorted(files):
         if file.startswith("/") and not file.startswith(ours) and not STANDARD.search(file):
             problems.append(f"a header of another library is included: {file}")
