@@ -8,19 +8,22 @@
 namespace weft {
 namespace {
 
+struct GatedKind {
+  const char* name;
+  Activation activation;
+  Gate gate;
+};
+
+constexpr GatedKind gated_kinds[] = {{"geglu", Activation::gelu, Gate::gelu},
+                                     {"swiglu", Activation::silu, Gate::silu},
+                                     {"reglu", Activation::relu, Gate::relu},
+                                     {"glu", Activation::sigmoid, Gate::sigmoid}};
+
 Gate gate_of(Activation activation) {
-  switch (activation) {
-    case Activation::gelu:
-      return Gate::gelu;
-    case Activation::silu:
-      return Gate::silu;
-    case Activation::sigmoid:
-      return Gate::sigmoid;
-    case Activation::relu:
-      return Gate::relu;
-    default:
-      fail("FeedForward: gated units take gelu, silu, sigmoid or relu, got {}", name_of(activation));
+  for (const GatedKind& kind : gated_kinds) {
+    if (kind.activation == activation) return kind.gate;
   }
+  fail("FeedForward: gated units take gelu, silu, sigmoid or relu, got {}", name_of(activation));
 }
 
 }  // namespace
@@ -35,37 +38,30 @@ FeedForward::FeedForward(const FeedForwardOptions& options) : activation(options
   dropout = Dropout({.p = options.dropout});
 }
 
-Tensor FeedForward::operator()(const Tensor& x) const {
-  if (chunks == 1) return down(hidden(x));
+Tensor FeedForward::operator()(const Tensor& x, Location at) const {
+  if (chunks == 1) return down(hidden(x, at), at);
   WEFT_CHECK(x.rank() >= 2, "FeedForward: chunks needs x of [B, N, dim], got {}", x);
   const int64_t n = x.size(1);
   const int64_t size = std::max<int64_t>(1, (n + chunks - 1) / chunks);
-  const auto apply = [module = *this](const std::vector<Tensor>& in) {
-    FeedForward piece = module;
-    piece.up.weight = in[1], piece.up.bias = in[2], piece.down.weight = in[3], piece.down.bias = in[4];
-    return piece.down(piece.hidden(in[0]));
-  };
+  const auto apply = [module = *this, at](const std::vector<Tensor>& in) { return module.down(module.hidden(in[0], at), at); };
   std::vector<Tensor> ys;
   for (int64_t begin = 0; begin < n; begin += size) {
-    const Tensor part = slice(x, 1, begin, std::min(begin + size, n));
-    ys.push_back(checkpoint(apply, {part, up.weight, up.bias, down.weight, down.bias}));
+    ys.push_back(checkpoint(apply, {slice(x, 1, begin, std::min(begin + size, n), 1, at)}, at));
   }
-  return ys.empty() ? down(hidden(x)) : concat(ys, 1);
+  return ys.empty() ? down(hidden(x, at), at) : concat(ys, 1, at);
 }
 
-Tensor FeedForward::hidden(const Tensor& x) const {
-  const Tensor h = up(x);
-  return dropout(gated ? weft::gated(h, gate_of(activation)) : activate(h, activation));
+Tensor FeedForward::hidden(const Tensor& x, Location at) const {
+  const Tensor h = up(x, at);
+  return dropout(gated ? weft::gated(h, gate_of(activation), at) : activate(h, activation, at), at);
 }
 
 void set_feed_forward_kind(FeedForwardOptions& options, const std::string& name) {
-  static const std::vector<std::pair<std::string, Activation>> gated_kinds = {
-      {"geglu", Activation::gelu}, {"swiglu", Activation::silu}, {"reglu", Activation::relu}, {"glu", Activation::sigmoid}};
   std::vector<std::string> known = activation_names();
-  for (const auto& [kind, activation] : gated_kinds) {
-    known.push_back(kind);
-    if (kind != name) continue;
-    options.activation = activation;
+  for (const GatedKind& kind : gated_kinds) {
+    known.emplace_back(kind.name);
+    if (kind.name != name) continue;
+    options.activation = kind.activation;
     options.gated = true;
     return;
   }

@@ -41,7 +41,7 @@ struct FeedForward {
   FeedForward() = default;
   explicit FeedForward(const FeedForwardOptions& options);
   /// x [B, N, dim] -> [B, N, dim] (any leading axes when chunks is 1).
-  Tensor operator()(const Tensor& x) const;
+  Tensor operator()(const Tensor& x, Location at = Location::current()) const;
   void visit(auto&& f) {
     f("up", up);
     f("down", down);
@@ -49,7 +49,7 @@ struct FeedForward {
   }
 
  private:
-  Tensor hidden(const Tensor& x) const;
+  Tensor hidden(const Tensor& x, Location at) const;
 };
 
 /// Sets activation and gated from one name: "gelu", "relu_squared", any activation, "geglu", "swiglu", "reglu", "glu".

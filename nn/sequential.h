@@ -5,6 +5,7 @@
 
 #include <string>
 #include <tuple>
+#include <type_traits>
 #include <utility>
 
 #include "weft/nn/activation.h"
@@ -18,9 +19,9 @@ struct Sequential {
   Sequential() = default;
   explicit Sequential(Steps... all) : steps(std::move(all)...) {}
 
-  Tensor operator()(const Tensor& x) const {
+  Tensor operator()(const Tensor& x, Location at = Location::current()) const {
     Tensor y = x;
-    std::apply([&](const auto&... step) { ((y = run(step, y)), ...); }, steps);
+    std::apply([&](const auto&... step) { ((y = run(step, y, at)), ...); }, steps);
     return y;
   }
 
@@ -39,8 +40,14 @@ struct Sequential {
   }
 
  private:
-  static Tensor run(Activation activation, const Tensor& x) { return activate(x, activation); }
-  static Tensor run(const auto& step, const Tensor& x) { return step(x); }
+  static Tensor run(Activation activation, const Tensor& x, Location at) { return activate(x, activation, at); }
+  static Tensor run(const auto& step, const Tensor& x, Location at) {
+    if constexpr (std::is_invocable_v<decltype(step), const Tensor&, Location>) {
+      return step(x, at);
+    } else {
+      return step(x);
+    }
+  }
 };
 
 }  // namespace weft

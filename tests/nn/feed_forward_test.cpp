@@ -2,6 +2,8 @@
 
 #include <doctest/doctest.h>
 
+#include <cmath>
+
 #include "nn/module_check.h"
 
 using namespace weft;
@@ -58,6 +60,14 @@ TEST_CASE("FeedForward: chunks change no value, dropout included in no gradient 
   CHECK(max(abs(whole(x) - cut(x))).item() < 1e-6);
   CHECK(cut(zeros({2, 0, 5})).shape() == Shape({2, 0, 5}));
   CHECK(cut(zeros({0, 3, 5})).shape() == Shape({0, 3, 5}));
+}
+
+TEST_CASE("FeedForward: anomaly reports name the caller's place, whole and in chunks") {
+  for (int64_t chunks : {1, 3}) {
+    const FeedForward module({.dim = 5, .chunks = chunks});
+    const AnomalyMode anomaly;
+    CHECK_THROWS_WITH_AS(module(full({2, 10, 5}, NAN)), doctest::Contains("feed_forward_test.cpp"), Error);
+  }
 }
 
 TEST_CASE("FeedForward: in chunks the hidden activations are not kept") {
