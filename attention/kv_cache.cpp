@@ -5,14 +5,23 @@
 #include "weft/autograd/graph.h"
 
 namespace weft {
+namespace {
+
+bool fits(const Tensor& buffer, const Tensor& x) {
+  return x.size(0) == buffer.size(0) && x.size(2) == buffer.size(2) && x.size(3) == buffer.size(3) && x.dtype() == buffer.dtype() &&
+         x.device() == buffer.device();
+}
+
+}  // namespace
 
 void KeyValueCache::append(const Tensor& k, const Tensor& v) {
   WEFT_CHECK(k.rank() == 4 && v.rank() == 4 && k.size(0) == v.size(0) && k.size(1) == v.size(1) && k.size(2) == v.size(2),
              "KeyValueCache: expected k and v of [B, N, H, D] with the same B, N and H, got {} and {}", k, v);
   WEFT_CHECK(!grad_enabled() || (!requires_grad(k) && !requires_grad(v)),
              "KeyValueCache: the cache is written in place, so generation must run under NoGrad");
-  WEFT_CHECK(!keys_.defined() || (k.size(0) == keys_.size(0) && k.size(2) == keys_.size(2) && k.size(3) == keys_.size(3)),
-             "KeyValueCache: the cache holds {} (batch, capacity, heads, head_dim), got keys {}", keys_, k);
+  WEFT_CHECK(!keys_.defined() || (fits(keys_, k) && fits(values_, v)),
+             "KeyValueCache: the cache holds keys {} and values {} (batch, capacity, heads, width), got {} and {}; start a fresh one",
+             keys_, values_, k, v);
   const int64_t n = k.size(1);
   if (!keys_.defined() || length_ + n > keys_.size(1)) {
     constexpr int64_t least = 64;
