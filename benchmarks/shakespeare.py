@@ -19,7 +19,7 @@ STEPS, BATCH, CONTEXT, WARM_UP, LR, LR_END = 2000, 12, 64, 100, 1e-3, 1e-4
 
 def learning_rate(step):
     if step < WARM_UP:
-        return LR * (step + 1) / (WARM_UP + 1)
+        return LR * (step + 1) / WARM_UP
     done = (step - WARM_UP) / (STEPS - WARM_UP)
     return LR_END + 0.5 * (1 + math.cos(math.pi * done)) * (LR - LR_END)
 

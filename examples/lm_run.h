@@ -90,7 +90,7 @@ class Run {
   double loss_sum_ = 0;
   int64_t loss_count_ = 0;
   std::chrono::steady_clock::time_point start_, line_start_;
-  double seconds_before_ = 0, last_val_loss_ = 0, last_loss_ = 0;
+  double seconds_before_ = 0;
 };
 
 }  // namespace weft::programs
