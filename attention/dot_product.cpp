@@ -71,8 +71,8 @@ namespace {
 
 class DotProductBody : public MechanismBody {
  public:
-  Attended attend(const Tensor& q, const Tensor& k, const Tensor& v, const AttendOptions& options) const override {
-    return dot_product(q, k, v, options);
+  Attended attend(const Tensor& q, const Tensor& k, const Tensor& v, const AttendOptions& options, Location at) const override {
+    return dot_product(q, k, v, options, at);
   }
 };
 

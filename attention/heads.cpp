@@ -6,11 +6,16 @@
 
 namespace weft {
 
+Tensor as_heads(const Tensor& x, int64_t heads, Location at) {
+  WEFT_CHECK(x.rank() == 3, "as_heads: expected [B, N, H * D], got {}", x);
+  WEFT_CHECK(heads >= 1 && x.size(2) % heads == 0, "as_heads: the last axis of {} must be divisible by {} heads", x, heads);
+  return reshape(x, {x.size(0), x.size(1), heads, x.size(2) / heads}, at);
+}
+
 Tensor split_heads(const Tensor& x, int64_t heads, Location at) {
   WEFT_CHECK(x.rank() == 3, "split_heads: expected [B, N, H * D], got {}", x);
   WEFT_CHECK(heads >= 1 && x.size(2) % heads == 0, "split_heads: the last axis of {} must be divisible by {} heads", x, heads);
-  const Tensor apart = reshape(x, {x.size(0), x.size(1), heads, x.size(2) / heads}, at);
-  return permute(apart, {0, 2, 1, 3}, at);  // [B, H, N, D]
+  return permute(as_heads(x, heads, at), {0, 2, 1, 3}, at);  // [B, H, N, D]
 }
 
 Tensor merge_heads(const Tensor& x, Location at) {
@@ -53,10 +58,13 @@ bool broadcasts_to(const Shape& x, const Shape& scores) {
 
 void check_attend_options(const char* op, const AttentionSizes& sizes, const Tensor& q, const AttendOptions& options) {
   const Shape scores = sizes.scores();
+  const auto check_device = [&](const char* what, const Tensor& x) {
+    WEFT_CHECK(x.device() == q.device(), "{}: {} is on {}, q on {}; move it with to(x, device)", op, what, x.device(), q.device());
+  };
   const auto check_scores = [&](const char* what, const Tensor& x) {
     WEFT_CHECK(broadcasts_to(x.shape(), scores), "{}: {} {} does not broadcast to the scores {} (batch, heads, queries, keys)", op, what,
                x.shape(), scores);
-    WEFT_CHECK(x.device() == q.device(), "{}: {} is {}, q {}", op, what, x, q);
+    check_device(what, x);
   };
   if (options.mask.defined()) {
     WEFT_CHECK(options.mask.dtype() == DType::boolean, "{}: mask must be bool (true = may attend), got {}; scores are added to by `bias`",
@@ -75,6 +83,7 @@ void check_attend_options(const char* op, const AttentionSizes& sizes, const Ten
   if (options.key_lengths.defined()) {
     WEFT_CHECK(options.key_lengths.dtype() == DType::int64 && options.key_lengths.shape() == Shape({sizes.batch}),
                "{}: key_lengths must be int64 [{}] (one for each batch element), got {}", op, sizes.batch, options.key_lengths);
+    check_device("key_lengths", options.key_lengths);
   }
   WEFT_CHECK(options.dropout >= 0 && options.dropout <= 1, "{}: dropout must be in [0, 1], got {}", op, options.dropout);
   WEFT_CHECK(!options.scale || std::isfinite(*options.scale), "{}: the scale must be finite, got {}", op, options.scale.value_or(0));

@@ -5,7 +5,9 @@
 
 namespace weft {
 
-/// x [B, N, H * D] -> [B, H, N, D], a copy: for mechanisms whose kernels want heads first. Fused kernels read [B, N, H, D] as it is.
+/// x [B, N, H * D] -> [B, N, H, D], sharing memory: what mechanisms and fused kernels take.
+Tensor as_heads(const Tensor& x, int64_t heads, Location at = Location::current());
+/// x [B, N, H * D] -> [B, H, N, D], a copy: for mechanisms whose kernels want heads first.
 Tensor split_heads(const Tensor& x, int64_t heads, Location at = Location::current());
 /// x [B, H, N, D] -> [B, N, H * D], a copy.
 Tensor merge_heads(const Tensor& x, Location at = Location::current());

@@ -1,6 +1,7 @@
 #include "weft/attention/local.h"
 
 #include "weft/attention/dot_product.h"
+#include "weft/attention/mask.h"
 #include "weft/attention/reference.h"
 #include "weft/autograd/ops.h"
 
@@ -28,8 +29,8 @@ Tensor band_of(const Tensor& weights, int64_t half, int64_t width, Location at) 
 class LocalBody : public MechanismBody {
  public:
   explicit LocalBody(const LocalOptions& options) : options_(checked("local", options)) {}
-  Attended attend(const Tensor& q, const Tensor& k, const Tensor& v, const AttendOptions& options) const override {
-    return local(q, k, v, options_, options);
+  Attended attend(const Tensor& q, const Tensor& k, const Tensor& v, const AttendOptions& options, Location at) const override {
+    return local(q, k, v, options_, options, at);
   }
 
  private:
@@ -61,8 +62,8 @@ WEFT_MECHANISM(local) { return std::make_shared<LocalBody>(LocalOptions{.window 
 LocalSelfAttention::LocalSelfAttention(const SelfAttentionOptions& options, const LocalOptions& local_options)
     : SelfAttention(options, {.name = "LocalSelfAttention", .heads = 8, .floating_mask = true, .has_compact_weights = true},
                     [local_options = checked("LocalSelfAttention", local_options)](const Tensor& q, const Tensor& k, const Tensor& v,
-                                                                                   const AttendOptions& attend) {
-                      return local(q, k, v, local_options, attend);
+                                                                                   const AttendOptions& attend, Location at) {
+                      return local(q, k, v, local_options, attend, at);
                     }) {}
 
 }  // namespace weft

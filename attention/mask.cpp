@@ -23,7 +23,7 @@ Tensor build(int64_t rows, int64_t columns, Device device, F visible) {
 Tensor causal_mask(int64_t n, std::optional<int64_t> m, Device device) {
   const int64_t keys = m.value_or(n);
   WEFT_CHECK(n >= 0 && keys >= 0, "causal_mask: the lengths must not be negative, got {} and {}", n, keys);
-  return build(n, keys, device, [=](int64_t i, int64_t j) { return j <= i + keys - n; });
+  return tril_mask(n, keys, keys - n, device);
 }
 
 Tensor padding_mask(const Tensor& lengths, std::optional<int64_t> max_len) {
@@ -38,8 +38,11 @@ Tensor padding_mask(const Tensor& lengths, std::optional<int64_t> max_len) {
 
 Tensor local_mask(int64_t n, int64_t window, Device device) {
   WEFT_CHECK(n >= 0 && window >= 0, "local_mask: length and window must not be negative, got {} and {}", n, window);
-  const int64_t half = window / 2;
-  return build(n, n, device, [=](int64_t i, int64_t j) { return i - half <= j && j <= i + half; });
+  return window_mask(n, n, window / 2, window / 2, device);
+}
+
+Tensor window_mask(int64_t n, int64_t m, int64_t left, int64_t right, Device device) {
+  return logical_and(triu_mask(n, m, m - n - left, device), tril_mask(n, m, m - n + right, device));
 }
 
 Tensor dilated_mask(int64_t n, int64_t rate, Device device) {

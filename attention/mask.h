@@ -15,6 +15,8 @@ Tensor causal_mask(int64_t n, std::optional<int64_t> m = {}, Device device = Dev
 Tensor padding_mask(const Tensor& lengths, std::optional<int64_t> max_len = {});
 /// [n, n]: |i - j| <= window / 2, so an even window spans window + 1 positions.
 Tensor local_mask(int64_t n, int64_t window, Device device = Device::cpu());
+/// [n, m]: query i sees key j iff i + (m - n) - left <= j <= i + (m - n) + right.
+Tensor window_mask(int64_t n, int64_t m, int64_t left, int64_t right, Device device = Device::cpu());
 /// [n, n]: i - j is a multiple of rate.
 Tensor dilated_mask(int64_t n, int64_t rate, Device device = Device::cpu());
 /// [n, n]: i and j are in the same block of `block` positions; the last may be short.

@@ -15,6 +15,7 @@
 #include "weft/autograd/graph.h"
 #include "weft/core/random.h"
 #include "weft/core/spec.h"
+#include "weft/nn/module.h"
 
 namespace weft {
 
@@ -51,37 +52,65 @@ struct Attended {
   Tensor weights = {};
 };
 
-/// What a mechanism is built for. Mechanisms with parameters of their own (projections of the sequence, gates) need the sizes.
+/// What a mechanism is built for. Mechanisms with parameters of their own (projections of the sequence, gates) need the sizes; what a
+/// mechanism cannot do is an error at its construction.
 struct MechanismSettings {
   int64_t heads = 1;
+  /// Heads of k and v; 0: heads.
+  int64_t kv_heads = 0;
   int64_t head_dim = 64;
   /// Longest sequence, 0 if unknown.
   int64_t max_len = 0;
+  /// Will every call be causal?
+  bool causal = false;
 };
 
-/// Base of the type-erased value; a mechanism without parameters only overrides `attend`.
+/// Base of the type-erased value. A mechanism without tensors overrides `attend` alone; one that is a module goes into a ModuleBody.
 class MechanismBody {
  public:
   virtual ~MechanismBody() = default;
   /// q [B, N, H, D], k and v [B, M, Hkv, D] (bnhd) -> y [B, N, H, Dv].
-  virtual Attended attend(const Tensor& q, const Tensor& k, const Tensor& v, const AttendOptions& options) const = 0;
-  /// Its trained tensors, under their names.
-  virtual void visit_tensors(const std::function<void(const std::string&, Tensor&)>&) {}
+  virtual Attended attend(const Tensor& q, const Tensor& k, const Tensor& v, const AttendOptions& options, Location at) const = 0;
+  /// Its parameters and buffers under their names.
+  virtual std::vector<NamedTensor> tensors() { return {}; }
+  virtual void set_training(bool) {}
 };
 
-/// A shared handle on a mechanism, and a module: `visit` lists its parameters.
+/// A mechanism that is a module: M has a `visit` and Attended operator()(q, k, v, const AttendOptions&, Location) const.
+template <class M>
+class ModuleBody : public MechanismBody {
+ public:
+  explicit ModuleBody(M module) : module_(std::move(module)) {}
+  Attended attend(const Tensor& q, const Tensor& k, const Tensor& v, const AttendOptions& options, Location at) const override {
+    return module_(q, k, v, options, at);
+  }
+  std::vector<NamedTensor> tensors() override { return detail::collect(module_); }
+  void set_training(bool on) override { weft::set_training(module_, on); }
+
+ private:
+  M module_;
+};
+
+/// A shared handle on a mechanism, and a module: parameters(mechanism), state_dict(mechanism), set_training(mechanism, on) work.
 class Mechanism {
  public:
   Mechanism() = default;
   Mechanism(std::string spec, std::shared_ptr<MechanismBody> body) : spec_(std::move(spec)), body_(std::move(body)) {}
 
-  Attended operator()(const Tensor& q, const Tensor& k, const Tensor& v, const AttendOptions& options = {}) const {
-    return body_->attend(q, k, v, options);
+  Attended operator()(const Tensor& q, const Tensor& k, const Tensor& v, const AttendOptions& options = {},
+                      Location at = Location::current()) const {
+    WEFT_CHECK(body_ != nullptr, "Mechanism: empty; build it with make_mechanism(\"dot_product\", ...)");
+    return body_->attend(q, k, v, options, at);
   }
   /// As it was asked for: "local:window=128".
   const std::string& spec() const { return spec_; }
+  /// An empty one has no tensors and nothing to switch.
   void visit(auto&& f) {
-    if (body_) body_->visit_tensors([&](const std::string& name, Tensor& tensor) { f(name, tensor); });
+    if (!body_) return;
+    for (NamedTensor& entry : body_->tensors()) f(entry.name, entry);
+  }
+  void set_training(bool on) {
+    if (body_) body_->set_training(on);
   }
 
  private:
@@ -102,7 +131,9 @@ std::vector<std::string> mechanism_names();
 
 }  // namespace weft
 
-/// At namespace weft scope in attention/NAME.cpp: WEFT_MECHANISM(local) { return std::make_shared<LocalBody>(arguments.integer("window",
-/// 128)); }
+/// At namespace weft scope in attention/NAME.cpp, with `arguments` (Spec&) and `settings` to build from:
+///
+///     WEFT_MECHANISM(local) { return std::make_shared<LocalBody>(LocalOptions{.window = arguments.integer("window", 128)}); }
+///     WEFT_MECHANISM(linformer) { return std::make_shared<ModuleBody<Linformer>>(Linformer(settings.max_len)); }
 #define WEFT_MECHANISM(name) \
   std::shared_ptr<MechanismBody> make_mechanism_##name([[maybe_unused]] Spec& arguments, [[maybe_unused]] const MechanismSettings& settings)

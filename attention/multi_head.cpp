@@ -6,15 +6,12 @@
 namespace weft {
 namespace {
 
-// [B, N, H * D] -> [B, N, H, D], sharing memory.
-Tensor as_heads(const Tensor& x, int64_t heads) { return reshape(x, {x.size(0), x.size(1), heads, x.size(2) / heads}); }
-
 // Row b of something that broadcasts over [B, H, N, M].
 Tensor batch_row(const Tensor& x, int64_t b) { return x.defined() && x.rank() == 4 && x.size(0) > 1 ? detach(x).rows(b, b + 1) : x; }
 
 // Attention of new queries to everything in the cache. Each batch row's keys lie densely in the cache, so rows go one by one without a
 // copy.
-Attended attend_cached(const Mechanism& mechanism, const Tensor& q, const KeyValueCache& cache, const AttendOptions& options) {
+Attended attend_cached(const Mechanism& mechanism, const Tensor& q, const KeyValueCache& cache, const AttendOptions& options, Location at) {
   Attended all;
   std::vector<Tensor> ys, weights;
   for (int64_t b = 0; b < q.size(0); ++b) {
@@ -22,12 +19,12 @@ Attended attend_cached(const Mechanism& mechanism, const Tensor& q, const KeyVal
     row.mask = batch_row(options.mask, b);
     row.bias = batch_row(options.bias, b);
     if (row.key_lengths.defined()) row.key_lengths = options.key_lengths.rows(b, b + 1);
-    const Attended one = mechanism(detach(q).rows(b, b + 1), cache.keys(b), cache.values(b), row);
+    const Attended one = mechanism(detach(q).rows(b, b + 1), cache.keys(b), cache.values(b), row, at);
     ys.push_back(one.y);
     if (options.return_weights) weights.push_back(one.weights);
   }
-  all.y = ys.size() == 1 ? ys[0] : concat(ys, 0);
-  if (options.return_weights) all.weights = weights.size() == 1 ? weights[0] : concat(weights, 0);
+  all.y = ys.size() == 1 ? ys[0] : concat(ys, 0, at);
+  if (options.return_weights) all.weights = weights.size() == 1 ? weights[0] : concat(weights, 0, at);
   return all;
 }
 
@@ -65,10 +62,11 @@ MultiHeadAttention::MultiHeadAttention(const MultiHeadAttentionOptions& options)
     to_v = projection(context_dim, kv_width, options.bias);
   }
   to_out = projection(q_width, dim, options.out_bias);
-  mechanism = make_mechanism(options.attention, {.heads = heads, .head_dim = head_dim, .max_len = options.max_len});
+  mechanism = make_mechanism(options.attention,
+                             {.heads = heads, .kv_heads = kv_heads, .head_dim = head_dim, .max_len = options.max_len, .causal = causal});
 }
 
-Attended MultiHeadAttention::attend(const Tensor& x, const AttentionInputs& inputs) const {
+Attended MultiHeadAttention::attend(const Tensor& x, const AttentionInputs& inputs, Location at) const {
   WEFT_CHECK(x.rank() == 3, "MultiHeadAttention: expected x of [B, N, dim], got {}", x);
   const bool cross = inputs.context.defined();
   const Tensor& context = cross ? inputs.context : x;
@@ -80,18 +78,18 @@ Attended MultiHeadAttention::attend(const Tensor& x, const AttentionInputs& inpu
 
   Tensor q, k, v;
   if (packed) {
-    const std::vector<Tensor> qkv = to_qkv.blocks(x, {heads * head_dim, kv_heads * head_dim, kv_heads * head_dim});
+    const std::vector<Tensor> qkv = to_qkv.blocks(x, {heads * head_dim, kv_heads * head_dim, kv_heads * head_dim}, at);
     q = qkv[0], k = qkv[1], v = qkv[2];
   } else {
-    q = to_q(x), k = to_k(context), v = to_v(context);
+    q = to_q(x, at), k = to_k(context, at), v = to_v(context, at);
   }
-  q = as_heads(q, heads);     // [B, N, H, D]
-  k = as_heads(k, kv_heads);  // [B, M, Hkv, D]
-  v = as_heads(v, kv_heads);
+  q = as_heads(q, heads, at);     // [B, N, H, D]
+  k = as_heads(k, kv_heads, at);  // [B, M, Hkv, D]
+  v = as_heads(v, kv_heads, at);
   const int64_t seen = inputs.cache != nullptr ? inputs.cache->length() : 0;
   if (rope) {
-    q = rotary(q, {.offset = seen, .base = rope_base});
-    k = rotary(k, {.offset = seen, .base = rope_base});
+    q = rotary(q, {.offset = seen, .base = rope_base}, at);
+    k = rotary(k, {.offset = seen, .base = rope_base}, at);
   }
   if (inputs.cache != nullptr) inputs.cache->append(k, v);
 
@@ -104,8 +102,8 @@ Attended MultiHeadAttention::attend(const Tensor& x, const AttentionInputs& inpu
     options.dropout = dropout.p;
     options.key = default_generator().next();
   }
-  Attended result = seen > 0 && x.size(0) > 0 ? attend_cached(mechanism, q, *inputs.cache, options) : mechanism(q, k, v, options);
-  result.y = to_out(reshape(result.y, {x.size(0), x.size(1), heads * head_dim}));
+  Attended result = seen > 0 && x.size(0) > 0 ? attend_cached(mechanism, q, *inputs.cache, options, at) : mechanism(q, k, v, options, at);
+  result.y = to_out(reshape(result.y, {x.size(0), x.size(1), heads * head_dim}, at), at);
   return result;
 }
 

@@ -71,9 +71,11 @@ struct MultiHeadAttention {
   explicit MultiHeadAttention(const MultiHeadAttentionOptions& options);
 
   /// x [B, N, dim] -> [B, N, dim].
-  Tensor operator()(const Tensor& x, const AttentionInputs& inputs = {}) const { return attend(x, inputs).y; }
+  Tensor operator()(const Tensor& x, const AttentionInputs& inputs = {}, Location at = Location::current()) const {
+    return attend(x, inputs, at).y;
+  }
   /// The same with the attention weights [B, H, N, M], if asked for.
-  Attended attend(const Tensor& x, const AttentionInputs& inputs = {}) const;
+  Attended attend(const Tensor& x, const AttentionInputs& inputs = {}, Location at = Location::current()) const;
 
   void visit(auto&& f) {
     f("to_qkv", to_qkv);

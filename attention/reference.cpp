@@ -31,10 +31,6 @@ Tensor visible_pairs(const AttentionSizes& sizes, const Tensor& pattern, const A
 
 }  // namespace
 
-Tensor window_mask(int64_t n, int64_t m, int64_t left, int64_t right, Device device) {
-  return logical_and(triu_mask(n, m, m - n - left, device), tril_mask(n, m, m - n + right, device));
-}
-
 Attended attention_reference(const char* op, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& pattern,
                              const AttendOptions& options, Location at) {
   const AttentionSizes sizes = check_qkv(op, q, k, v, options.layout);

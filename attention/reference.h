@@ -10,9 +10,6 @@
 
 namespace weft {
 
-/// bool [N, M]: query i sees key j iff i + (M - N) - left <= j <= i + (M - N) + right.
-Tensor window_mask(int64_t n, int64_t m, int64_t left, int64_t right, Device device = Device::cpu());
-
 /// `pattern` (undefined: everything) is bool and broadcasts to [B, H, N, M]; errors open with `op`.
 Attended attention_reference(const char* op, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& pattern,
                              const AttendOptions& options, Location at = Location::current());

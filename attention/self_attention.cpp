@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "weft/attention/heads.h"
 #include "weft/autograd/ops.h"
 #include "weft/nn/rotary.h"
 
@@ -83,26 +84,25 @@ AttendOptions SelfAttention::attend_options(const Tensor& x, const SelfAttention
   return options;
 }
 
-Attended SelfAttention::operator()(const Tensor& x, const SelfAttentionCall& call) const {
+Attended SelfAttention::operator()(const Tensor& x, const SelfAttentionCall& call, Location at) const {
+  WEFT_CHECK(core_ != nullptr, "SelfAttention: empty; build it with options, a kind and a core");
   const AttendOptions options = attend_options(x, call);
-  const auto as_heads = [&](const Tensor& projected) {
-    return reshape(projected, {x.size(0), x.size(1), projected.size(2) / head_dim(), head_dim()});  // [B, N, H, D]
-  };
-  Tensor q = as_heads(w_q(x)), k = as_heads(w_k(x));
-  const Tensor v = as_heads(w_v(x));
+  const int64_t heads = *options_.heads, kv_heads = w_k.weight.size(0) / head_dim();
+  Tensor q = as_heads(w_q(x, at), heads, at), k = as_heads(w_k(x, at), kv_heads, at);  // [B, N, H, D], [B, N, Hkv, D]
+  const Tensor v = as_heads(w_v(x, at), kv_heads, at);
   if (options_.rope) {
-    q = rotary(q);
-    k = rotary(k);
+    q = rotary(q, {}, at);
+    k = rotary(k, {}, at);
   }
-  Attended result = core_(q, k, v, options);
-  result.y = w_o(reshape(result.y, {x.size(0), x.size(1), options_.dim}));
+  Attended result = core_(q, k, v, options, at);
+  result.y = w_o(reshape(result.y, {x.size(0), x.size(1), options_.dim}, at), at);
 
   if (stored_.defined()) stored_ = {};
   if (call.weights == Weights::dense || call.weights == Weights::head_mean) {
-    const Tensor head_mean = mean(call.weights == Weights::dense ? detach(result.weights) : result.weights, {1});
+    const Tensor head_mean = mean(call.weights == Weights::dense ? detach(result.weights) : result.weights, {1}, false, at);
     stored_ = detach(head_mean);
     if (call.weights == Weights::head_mean) result.weights = head_mean;
-    if (call.weights == Weights::dense && !kind_.head_axis) result.weights = reshape(result.weights, {x.size(0), x.size(1), x.size(1)});
+    if (call.weights == Weights::dense && !kind_.head_axis) result.weights = reshape(result.weights, {x.size(0), x.size(1), x.size(1)}, at);
   }
   return result;
 }

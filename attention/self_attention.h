@@ -80,8 +80,8 @@ struct SelfAttentionKind {
   bool has_compact_weights = false;
 };
 
-/// core(q, k, v, options): q [B, N, H, D], k and v [B, N, Hkv, D].
-using AttentionCore = std::function<Attended(const Tensor& q, const Tensor& k, const Tensor& v, const AttendOptions& options)>;
+/// core(q, k, v, options, at): q [B, N, H, D], k and v [B, N, Hkv, D].
+using AttentionCore = std::function<Attended(const Tensor& q, const Tensor& k, const Tensor& v, const AttendOptions& options, Location at)>;
 
 struct SelfAttention {
   Linear w_q, w_k, w_v, w_o;
@@ -92,8 +92,9 @@ struct SelfAttention {
   SelfAttention(const SelfAttentionOptions& options, const SelfAttentionKind& kind, AttentionCore core);
 
   /// x [B, N, input_dim] -> y [B, N, dim], and the weights if asked for.
-  Attended operator()(const Tensor& x, const SelfAttentionCall& call = {}) const;
+  Attended operator()(const Tensor& x, const SelfAttentionCall& call = {}, Location at = Location::current()) const;
   /// The weights of the latest call, averaged over the heads, outside the graph: [B, N, N]. An error if that call did not ask for weights.
+  /// Calls that ask for weights store them in the module, so they must not run in several threads at once; others may.
   Tensor attention_weights() const;
 
   /// As resolved: input_dim and heads are set.

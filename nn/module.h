@@ -53,13 +53,16 @@ struct is_holder<std::optional<T>> : std::true_type {};
 template <class T>
 struct is_holder<std::unique_ptr<T>> : std::true_type {};
 
-// Calls on_tensor(name, Tensor&, is_buffer) and on_module(Module&) for `member` and everything below it.
+// Calls on_tensor(name, Tensor&, is_buffer) and on_module(Module&) for `member` and everything below it. A NamedTensor is what a
+// type-erased module shows: the entries of a list that was made behind its handle.
 template <class T, class OnTensor, class OnModule>
 void walk(const std::string& name, T& member, OnTensor& on_tensor, OnModule& on_module) {
   if constexpr (std::is_same_v<T, Tensor>) {
     if (member.defined()) on_tensor(name, member, false);
   } else if constexpr (std::is_same_v<T, Buffer>) {
     if (member.value.defined()) on_tensor(name, member.value, true);
+  } else if constexpr (std::is_same_v<T, NamedTensor>) {
+    on_tensor(name, *member.tensor, member.buffer);
   } else if constexpr (is_list<T>::value) {
     for (size_t i = 0; i < member.size(); ++i) walk((name.empty() ? "" : name + ".") + std::to_string(i), member[i], on_tensor, on_module);
   } else if constexpr (is_holder<T>::value) {
@@ -138,7 +141,7 @@ void zero_grad(M& module) {
 }
 
 /// Converts every floating point tensor of `module` to `dtype` and moves everything to `device`. Gradients are dropped; tied weights stay
-/// tied.
+/// tied. The parameters are new tensors afterwards: build optimizers and averages (Ema) after it, not before.
 template <class M>
 void convert(M& module, DType dtype, Device device = Device::cpu()) {
   detail::convert_all(detail::collect(module), dtype, device);

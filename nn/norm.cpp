@@ -28,4 +28,16 @@ ScaleNorm::ScaleNorm(const ScaleNormOptions& options) : eps(options.eps) {
   weight = init::constant({1}, std::sqrt(static_cast<double>(options.dim)));
 }
 
+const std::vector<std::pair<NormKind, std::string>>& norm_kinds() {
+  static const std::vector<std::pair<NormKind, std::string>> kinds = {
+      {NormKind::layer, "layer"}, {NormKind::rms, "rms"}, {NormKind::scale, "scale"}};
+  return kinds;
+}
+
+Norm::Norm(NormKind kind, int64_t dim) {
+  if (kind == NormKind::layer) norm = LayerNorm({.dim = dim});
+  if (kind == NormKind::rms) norm = RMSNorm({.dim = dim, .eps = 1e-6});
+  if (kind == NormKind::scale) norm = ScaleNorm({.dim = dim});
+}
+
 }  // namespace weft

@@ -7,6 +7,10 @@
 #pragma once
 
 #include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
 
 #include "weft/autograd/ops.h"
 #include "weft/nn/init.h"
@@ -85,6 +89,24 @@ struct ScaleNorm {
   explicit ScaleNorm(const ScaleNormOptions& options);
   Tensor operator()(const Tensor& x, Location at = Location::current()) const { return mul(l2_normalize(x, -1, eps, at), weight, at); }
   void visit(auto&& f) { f("weight", weight); }
+};
+
+enum class NormKind { layer, rms, scale };
+/// What the kinds are called in options.
+const std::vector<std::pair<NormKind, std::string>>& norm_kinds();
+
+/// A norm over the last axis whose kind an option chooses.
+struct Norm {
+  std::variant<LayerNorm, RMSNorm, ScaleNorm> norm;
+
+  Norm() = default;
+  Norm(NormKind kind, int64_t dim);
+  Tensor operator()(const Tensor& x, Location at = Location::current()) const {
+    return std::visit([&](const auto& chosen) { return chosen(x, at); }, norm);
+  }
+  void visit(auto&& f) {
+    std::visit([&](auto& chosen) { chosen.visit(f); }, norm);
+  }
 };
 
 }  // namespace weft

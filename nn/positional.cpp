@@ -4,6 +4,15 @@
 
 namespace weft {
 
+const std::vector<std::pair<Positions, std::string>>& position_kinds() {
+  static const std::vector<std::pair<Positions, std::string>> kinds = {{Positions::learned, "learned"},
+                                                                       {Positions::sinusoidal, "sinusoidal"},
+                                                                       {Positions::rotary, "rotary"},
+                                                                       {Positions::alibi, "alibi"},
+                                                                       {Positions::none, "none"}};
+  return kinds;
+}
+
 AbsolutePositions::AbsolutePositions(const AbsolutePositionsOptions& options) {
   WEFT_CHECK(options.max_len >= 1 && options.dim >= 1, "AbsolutePositions: max_len and dim must be at least 1, got {} and {}",
              options.max_len, options.dim);

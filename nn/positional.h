@@ -1,10 +1,29 @@
 // Positions that are added to the tokens or to the scores; rotary positions are in rotary.h.
 #pragma once
 
+#include <string>
+#include <utility>
+#include <vector>
+
 #include "weft/autograd/ops.h"
 #include "weft/nn/init.h"
 
 namespace weft {
+
+/// How a model tells positions apart.
+enum class Positions {
+  /// A trained vector for each position up to the longest.
+  learned,
+  /// Fixed waves added to the tokens; any length.
+  sinusoidal,
+  /// q and k turned by their position in every layer; any length.
+  rotary,
+  /// A penalty on the scores that grows with the distance; any length.
+  alibi,
+  none,
+};
+/// What they are called in options.
+const std::vector<std::pair<Positions, std::string>>& position_kinds();
 
 struct AbsolutePositionsOptions {
   int64_t max_len = 0;

@@ -38,6 +38,17 @@ TEST_CASE("split_heads and merge_heads: each head takes adjacent features; inver
   CHECK_THROWS_WITH_AS(merge_heads(x), doctest::Contains("merge_heads: expected [B, H, N, D]"), Error);
 }
 
+TEST_CASE("as_heads: heads apart, in the same memory") {
+  const Tensor x = random64({2, 5, 12});
+  const Tensor heads = as_heads(x, 3);
+  CHECK(heads.shape() == Shape({2, 5, 3, 4}));
+  CHECK(heads.raw() == x.raw());
+  gradcheck([](const std::vector<Tensor>& in) { return as_heads(in[0], 3); }, {random64({2, 7, 6})});
+  CHECK_THROWS_WITH_AS(as_heads(x, 5), doctest::Contains("as_heads: the last axis of float64 [2, 5, 12] must be divisible by 5 heads"),
+                       Error);
+  CHECK_THROWS_WITH_AS(as_heads(zeros({2, 5}), 1), doctest::Contains("as_heads: expected [B, N, H * D]"), Error);
+}
+
 TEST_CASE("check_qkv reads the sizes in both layouts") {
   const Tensor q = zeros({2, 5, 6, 4}), k = zeros({2, 7, 3, 4}), v = zeros({2, 7, 3, 9});
   const AttentionSizes sizes = check_qkv("op", q, k, v, AttentionLayout::bnhd);
@@ -77,6 +88,12 @@ TEST_CASE("check_attend_options: errors") {
                        Error);
   CHECK_THROWS_WITH_AS(check({.key_lengths = zeros({3}, {.dtype = DType::int64})}), doctest::Contains("key_lengths must be int64 [2]"),
                        Error);
+  // Lengths that claim to be on another device.
+  const Tensor lengths = zeros({2}, {.dtype = DType::int64});
+  CHECK_NOTHROW(check({.key_lengths = lengths}));
+  lengths.storage()->device = Device::cuda();
+  CHECK_THROWS_WITH_AS(check({.key_lengths = lengths}), doctest::Contains("op: key_lengths is on cuda:0, q on cpu"), Error);
+  lengths.storage()->device = Device::cpu();
   CHECK_THROWS_WITH_AS(check({.dropout = 1.5}), doctest::Contains("dropout must be in [0, 1], got 1.5"), Error);
   CHECK_THROWS_WITH_AS(check({.scale = INFINITY}), doctest::Contains("the scale must be finite"), Error);
 }

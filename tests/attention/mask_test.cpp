@@ -50,6 +50,8 @@ TEST_CASE("local masks: an even window spans one position more") {
   CHECK(matches(local_mask(6, 2), [](int64_t i, int64_t j) { return std::abs(i - j) <= 1; }));
   CHECK(matches(local_mask(6, 0), [](int64_t i, int64_t j) { return i == j; }));
   CHECK(matches(local_mask(5, 30), [](int64_t, int64_t) { return true; }));
+  CHECK(matches(window_mask(3, 5, 1, 2), [](int64_t i, int64_t j) { return i + 1 <= j && j <= i + 4; }));
+  CHECK(matches(window_mask(4, 2, 1, 0), [](int64_t i, int64_t j) { return i - 3 <= j && j <= i - 2; }));
   CHECK_THROWS_WITH_AS(local_mask(5, -1), doctest::Contains("local_mask: length and window must not be negative"), Error);
 }
 

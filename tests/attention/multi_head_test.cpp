@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "nn/module_check.h"
+#include "weft/attention/dot_product.h"
 #include "weft/attention/heads.h"
 #include "weft/attention/mask.h"
 #include "weft/autograd/ops.h"
@@ -157,6 +158,61 @@ TEST_CASE("MultiHeadAttention: dropout acts in training only and repeats from th
   CHECK(largest_difference(m(x), first) > 1e-3);
   set_training(m, false);
   CHECK(largest_difference(m(x), m(x)) == 0);
+}
+
+namespace {
+
+// A mechanism that is a module: q passes a layer and dropout, the scores a buffer's factor.
+struct Tuned {
+  Linear layer{{.in = 4, .out = 4}};
+  Dropout dropout{{.p = 0.5}};
+  Buffer factor{full({}, 2)};
+  Attended operator()(const Tensor& q, const Tensor& k, const Tensor& v, AttendOptions options, Location at) const {
+    options.scale = factor.value.item();
+    return dot_product(dropout(layer(q, at), at), k, v, options, at);
+  }
+  void visit(auto&& f) {
+    f("layer", layer);
+    f("dropout", dropout);
+    f("factor", factor);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("MultiHeadAttention: a mechanism that is a module is trained, saved, moved and switched with the rest") {
+  MultiHeadAttention m({.dim = 8, .heads = 2});
+  m.mechanism = Mechanism("tuned", std::make_shared<ModuleBody<Tuned>>(Tuned()));
+  CHECK(names_of(m) == std::vector<std::string>{"to_q.weight", "to_k.weight", "to_v.weight", "mechanism.layer.weight",
+                                                "mechanism.layer.bias", "mechanism.factor", "to_out.weight"});
+  CHECK(parameters(m).size() == 6);
+  for (const NamedTensor& entry : detail::collect(m)) CHECK(entry.buffer == (entry.name == "mechanism.factor"));
+  convert(m, DType::float64);
+  for (const auto& [name, tensor] : state_dict(m)) CHECK(tensor.dtype() == DType::float64);
+  const Tensor x = random64({2, 5, 8});
+  CHECK(largest_difference(m(x), m(x)) > 1e-3);
+  set_training(m, false);
+  CHECK(largest_difference(m(x), m(x)) == 0);
+  const auto layer = [&] { return state_dict(m.mechanism)[0].second; };
+  const Tensor before = m(x);
+  layer().copy_from(random64({4, 4}));
+  CHECK(largest_difference(m(x), before) > 1e-3);
+  backward(sum(square(m(x))));
+  for (const Tensor& p : parameters(m)) CHECK(grad(p).defined());
+}
+
+TEST_CASE("Mechanism: an empty one has no tensors, and says how to build one when it is called") {
+  MultiHeadAttention m;
+  CHECK(parameters(m).empty());
+  set_training(m, false);
+  const Tensor x = zeros({1, 2, 1, 4});
+  CHECK_THROWS_WITH_AS(m.mechanism(x, x, x), doctest::Contains("Mechanism: empty; build it with make_mechanism(\"dot_product\""), Error);
+}
+
+TEST_CASE("MultiHeadAttention: anomaly reports name the caller's place") {
+  const MultiHeadAttention m({.dim = 8, .heads = 2});
+  const AnomalyMode anomaly;
+  CHECK_THROWS_WITH_AS(m(full({1, 3, 8}, NAN)), doctest::Contains("multi_head_test.cpp"), Error);
 }
 
 TEST_CASE("MultiHeadAttention: empty batches and sequences") {

@@ -248,7 +248,16 @@ TEST_CASE("empty sequences and batches") {
   CHECK(max(abs(grad(module.w_q.weight))).item() == 0);
 }
 
+TEST_CASE("anomaly reports name the caller's place") {
+  const MultiHeadSelfAttention module({.dim = 8, .heads = 2});
+  const Tensor nan = full({1, 3, 8}, NAN);
+  const AnomalyMode anomaly;
+  CHECK_THROWS_WITH_AS(module(nan), doctest::Contains("self_attention_test.cpp"), Error);
+  CHECK_THROWS_WITH_AS(scaled_dot_product_attention(nan, nan, nan), doctest::Contains("self_attention_test.cpp"), Error);
+}
+
 TEST_CASE("errors") {
+  CHECK_THROWS_WITH_AS(SelfAttention()(zeros({1, 2, 3})), doctest::Contains("SelfAttention: empty; build it with"), Error);
   const auto build = [](const SelfAttentionOptions& options) { return MultiHeadSelfAttention(options); };
   CHECK_THROWS_WITH_AS(build({.dim = 31, .heads = 4}), doctest::Contains("d_model (31) must be divisible by num_heads (4)"), Error);
   CHECK_THROWS_WITH_AS(build({.dim = 32}), doctest::Contains("heads must be given"), Error);

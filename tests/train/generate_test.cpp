@@ -59,7 +59,7 @@ class Counting : public LanguageModelBody {
     }
     return from_vector(values, {tokens.size(0), vocab_size_});
   }
-  void visit_tensors(const std::function<void(const std::string&, Tensor&)>&) override {}
+  std::vector<NamedTensor> tensors() override { return {}; }
   void set_training(bool on) override { training = on; }
 
   Rows fed;

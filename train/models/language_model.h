@@ -6,10 +6,12 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "weft/autograd/graph.h"
 #include "weft/core/spec.h"
+#include "weft/nn/module.h"
 
 namespace weft {
 
@@ -34,7 +36,7 @@ class DecodeState {
   virtual int64_t length() const = 0;
 };
 
-/// Base of the type-erased value. A model is an ordinary module (nn/module.h) wrapped by a body of a few lines.
+/// Base of the type-erased value. A model is an ordinary module (nn/module.h), and ModelBody below wraps it.
 class LanguageModelBody {
  public:
   virtual ~LanguageModelBody() = default;
@@ -44,8 +46,35 @@ class LanguageModelBody {
   virtual std::unique_ptr<DecodeState> start(int64_t batch, const Tensor& lengths) = 0;
   /// Feeds the next tokens int64 [B, n] and returns the logits of the last one, [B, V].
   virtual Tensor next(const Tensor& tokens, DecodeState& state) = 0;
-  virtual void visit_tensors(const std::function<void(const std::string&, Tensor&)>& f) = 0;
+  virtual std::vector<NamedTensor> tensors() = 0;
   virtual void set_training(bool on) = 0;
+};
+
+/// The body of a module M that has, besides its `visit`,
+///
+///     Tensor operator()(const Tensor& tokens) const;                    logits [B, N, V]
+///     State start(int64_t batch, const Tensor& lengths) const;          State: a DecodeState of the model's own
+///     Tensor next(const Tensor& tokens, State& state) const;            logits of the last token, [B, V]
+template <class M>
+class ModelBody : public LanguageModelBody {
+ public:
+  using State = decltype(std::declval<M&>().start(int64_t{1}, Tensor()));
+
+  explicit ModelBody(M model) : model_(std::move(model)) {}
+  Tensor logits(const Tensor& tokens) override { return model_(tokens); }
+  std::unique_ptr<DecodeState> start(int64_t batch, const Tensor& lengths) override {
+    return std::make_unique<State>(model_.start(batch, lengths));
+  }
+  Tensor next(const Tensor& tokens, DecodeState& state) override {
+    auto* own = dynamic_cast<State*>(&state);
+    WEFT_CHECK(own != nullptr, "LanguageModel: the state was started by a model of another kind; start one with this model");
+    return model_.next(tokens, *own);
+  }
+  std::vector<NamedTensor> tensors() override { return detail::collect(model_); }
+  void set_training(bool on) override { weft::set_training(model_, on); }
+
+ private:
+  M model_;
 };
 
 /// A shared handle on a model, and a module: parameters(model), state_dict(model), set_training(model, on) work.
@@ -55,17 +84,26 @@ class LanguageModel {
   LanguageModel(std::string spec, LanguageModelSettings settings, std::shared_ptr<LanguageModelBody> body)
       : spec_(std::move(spec)), settings_(std::move(settings)), body_(std::move(body)) {}
 
-  Tensor operator()(const Tensor& tokens) const { return body_->logits(tokens); }
-  std::unique_ptr<DecodeState> start(int64_t batch, const Tensor& lengths = {}) const { return body_->start(batch, lengths); }
-  Tensor next(const Tensor& tokens, DecodeState& state) const { return body_->next(tokens, state); }
+  Tensor operator()(const Tensor& tokens) const { return body().logits(tokens); }
+  std::unique_ptr<DecodeState> start(int64_t batch, const Tensor& lengths = {}) const { return body().start(batch, lengths); }
+  Tensor next(const Tensor& tokens, DecodeState& state) const { return body().next(tokens, state); }
   const std::string& spec() const { return spec_; }
   const LanguageModelSettings& settings() const { return settings_; }
+  /// An empty one has no tensors and nothing to switch.
   void visit(auto&& f) {
-    if (body_) body_->visit_tensors([&](const std::string& name, Tensor& tensor) { f(name, tensor); });
+    if (!body_) return;
+    for (NamedTensor& entry : body_->tensors()) f(entry.name, entry);
   }
-  void set_training(bool on) { body_->set_training(on); }
+  void set_training(bool on) {
+    if (body_) body_->set_training(on);
+  }
 
  private:
+  LanguageModelBody& body() const {
+    WEFT_CHECK(body_ != nullptr, "LanguageModel: empty; build it with make_language_model(\"transformer\", ...)");
+    return *body_;
+  }
+
   std::string spec_;
   LanguageModelSettings settings_;
   std::shared_ptr<LanguageModelBody> body_;
@@ -76,9 +114,28 @@ LanguageModel make_language_model(const std::string& spec, const LanguageModelSe
 /// All names, sorted.
 std::vector<std::string> language_model_names();
 
+/// A model's option that is one of a few values with names; an error lists them.
+template <class Value>
+Value chosen(Spec& arguments, const std::string& option, Value fallback, const std::vector<std::pair<Value, std::string>>& values) {
+  std::vector<std::string> names;
+  std::string name;
+  for (const auto& [value, text] : values) {
+    names.push_back(text);
+    if (value == fallback) name = text;
+  }
+  name = arguments.choice(option, name, names);
+  for (const auto& [value, text] : values) {
+    if (text == name) return value;
+  }
+  return fallback;
+}
+
 }  // namespace weft
 
-/// At namespace weft scope in train/models/NAME.cpp; the body returns a std::shared_ptr<LanguageModelBody>.
+/// At namespace weft scope in train/models/NAME.cpp, with `arguments` (Spec&) and `settings` to build from:
+///
+///     WEFT_LANGUAGE_MODEL(gru) { return std::make_shared<ModelBody<GruLM>>(GruLM({.vocab_size = settings.vocab_size, .dim =
+///     settings.dim})); }
 #define WEFT_LANGUAGE_MODEL(name)                                                                 \
   std::shared_ptr<LanguageModelBody> make_language_model_##name([[maybe_unused]] Spec& arguments, \
                                                                 [[maybe_unused]] const LanguageModelSettings& settings)

@@ -28,6 +28,8 @@ void scale_residual(Tensor& weight, const TransformerOptions& options) {
   WEFT_LAUNCH(weight, mul_scalar(weight, weight, 1 / std::sqrt(2 * static_cast<double>(options.depth))));
 }
 
+bool alike(const Tensor& a, const Tensor& b) { return a.dtype() == b.dtype() && a.device() == b.device(); }
+
 FeedForwardOptions feed_forward_options(const TransformerOptions& options) {
   FeedForwardOptions result{
       .dim = options.dim, .mult = options.mult, .bias = options.feed_forward_bias, .init = Init::normal, .std = options.init_std};
@@ -36,12 +38,6 @@ FeedForwardOptions feed_forward_options(const TransformerOptions& options) {
 }
 
 }  // namespace
-
-TransformerNorm::TransformerNorm(NormKind kind, int64_t dim) {
-  if (kind == NormKind::layer) norm = LayerNorm({.dim = dim});
-  if (kind == NormKind::rms) norm = RMSNorm({.dim = dim, .eps = 1e-6});
-  if (kind == NormKind::scale) norm = ScaleNorm({.dim = dim});
-}
 
 TransformerLayer::TransformerLayer(const TransformerOptions& options, bool causal)
     : attention_norm(options.norm, options.dim),
@@ -117,7 +113,7 @@ Transformer::Transformer(const TransformerOptions& options, bool causal) : optio
   }
   dropout = Dropout({.p = options.dropout});
   for (int64_t layer = 0; layer < options.depth; ++layer) layers.emplace_back(options, causal);
-  norm = TransformerNorm(options.norm, options.dim);
+  norm = Norm(options.norm, options.dim);
 }
 
 Tensor Transformer::operator()(const Tensor& ids, const Tensor& key_lengths) const {
@@ -156,11 +152,12 @@ Tensor Transformer::embed(const Tensor& ids, const TransformerState* state) cons
                offset + n, options_.context);
     x = x + (own_places ? positions.at_positions(places(*state, n, ids.device())) : positions(n, offset));
   } else if (options_.positions == Positions::sinusoidal) {
-    if (!waves_.defined() || waves_.size(0) < offset + n || waves_.dtype() != x.dtype() || waves_.device() != x.device()) {
-      waves_ = sinusoidal_positions(std::max(options_.context, 2 * (offset + n)), options_.dim, 0, 10000, true,
-                                    {.dtype = x.dtype(), .device = x.device()});
-    }
-    x = x + (own_places ? embedding(waves_, places(*state, n, ids.device())) : waves_.rows(offset, offset + n));
+    const Tensor waves = waves_.get([&](const Tensor& kept) { return kept.size(0) >= offset + n && alike(kept, x); },
+                                    [&] {
+                                      return sinusoidal_positions(std::max(options_.context, 2 * (offset + n)), options_.dim, 0, 10000,
+                                                                  true, {.dtype = x.dtype(), .device = x.device()});
+                                    });
+    x = x + (own_places ? embedding(waves, places(*state, n, ids.device())) : waves.rows(offset, offset + n));
   }
   return dropout(x);
 }
@@ -169,12 +166,11 @@ Tensor Transformer::embed(const Tensor& ids, const TransformerState* state) cons
 Tensor Transformer::distance_bias(int64_t n, int64_t m) const {
   if (options_.positions != Positions::alibi) return {};
   const Tensor& like = tokens.weight;
-  const Shape shape = {options_.heads, n, m};
-  if (!distance_bias_.defined() || distance_bias_.shape() != shape || distance_bias_.dtype() != like.dtype() ||
-      distance_bias_.device() != like.device()) {
-    distance_bias_ = alibi_bias(to(to(alibi_slopes(options_.heads), like.dtype()), like.device()), n, m);
-  }
-  return distance_bias_;
+  return distance_bias_.get(
+      [&](const Tensor& kept) {
+        return kept.shape() == Shape{options_.heads, n, m} && alike(kept, like);
+      },
+      [&] { return alibi_bias(to(to(alibi_slopes(options_.heads), like.dtype()), like.device()), n, m); });
 }
 
 // ---- language model ---------------------------------------------------------------------------------------------------------------------
@@ -189,59 +185,27 @@ Tensor TransformerLM::next(const Tensor& ids, TransformerState& state) const {
   return logits_of(transformer.next(ids, state));
 }
 
-namespace {
-
-class TransformerBody : public LanguageModelBody {
- public:
-  explicit TransformerBody(const TransformerOptions& options) : model_(options) {}
-  Tensor logits(const Tensor& tokens) override { return model_(tokens); }
-  std::unique_ptr<DecodeState> start(int64_t batch, const Tensor& lengths) override {
-    return std::make_unique<TransformerState>(model_.options(), batch, lengths);
-  }
-  Tensor next(const Tensor& tokens, DecodeState& state) override {
-    auto* own = dynamic_cast<TransformerState*>(&state);
-    WEFT_CHECK(own != nullptr, "transformer: the state was started by another model");
-    return model_.next(tokens, *own);
-  }
-  void visit_tensors(const std::function<void(const std::string&, Tensor&)>& f) override {
-    for (const NamedTensor& entry : detail::collect(model_)) f(entry.name, *entry.tensor);
-  }
-  void set_training(bool on) override { weft::set_training(model_, on); }
-
- private:
-  TransformerLM model_;
-};
-
-// The value of an option that is chosen by name.
-template <class Enum>
-Enum chosen(Spec& arguments, const std::string& option, const std::vector<std::string>& names) {
-  const std::string name = arguments.choice(option, names[0], names);
-  return static_cast<Enum>(std::find(names.begin(), names.end(), name) - names.begin());
-}
-
-}  // namespace
-
 WEFT_LANGUAGE_MODEL(transformer) {
   const TransformerOptions defaults;
-  return std::make_shared<TransformerBody>(
-      TransformerOptions{.vocab_size = settings.vocab_size,
-                         .dim = settings.dim,
-                         .depth = settings.depth,
-                         .heads = settings.heads,
-                         .kv_heads = arguments.integer("kv_heads", 0),
-                         .context = settings.context,
-                         .attention = settings.attention,
-                         .positions = chosen<Positions>(arguments, "positions", {"learned", "sinusoidal", "rotary", "alibi", "none"}),
-                         .norm = chosen<NormKind>(arguments, "norm", {"layer", "rms", "scale"}),
-                         .feed_forward = arguments.text("feed_forward", defaults.feed_forward),
-                         .mult = arguments.number("mult", defaults.mult),
-                         .dropout = settings.dropout,
-                         .qkv_bias = arguments.flag("qkv_bias", defaults.qkv_bias),
-                         .out_bias = arguments.flag("out_bias", defaults.out_bias),
-                         .feed_forward_bias = arguments.flag("feed_forward_bias", defaults.feed_forward_bias),
-                         .tied = arguments.flag("tied", defaults.tied),
-                         .init_std = arguments.number("init_std", defaults.init_std),
-                         .scaled_residual_init = arguments.flag("scaled_residual_init", defaults.scaled_residual_init)});
+  return std::make_shared<ModelBody<TransformerLM>>(
+      TransformerLM(TransformerOptions{.vocab_size = settings.vocab_size,
+                                       .dim = settings.dim,
+                                       .depth = settings.depth,
+                                       .heads = settings.heads,
+                                       .kv_heads = arguments.integer("kv_heads", 0),
+                                       .context = settings.context,
+                                       .attention = settings.attention,
+                                       .positions = chosen(arguments, "positions", defaults.positions, position_kinds()),
+                                       .norm = chosen(arguments, "norm", defaults.norm, norm_kinds()),
+                                       .feed_forward = arguments.text("feed_forward", defaults.feed_forward),
+                                       .mult = arguments.number("mult", defaults.mult),
+                                       .dropout = settings.dropout,
+                                       .qkv_bias = arguments.flag("qkv_bias", defaults.qkv_bias),
+                                       .out_bias = arguments.flag("out_bias", defaults.out_bias),
+                                       .feed_forward_bias = arguments.flag("feed_forward_bias", defaults.feed_forward_bias),
+                                       .tied = arguments.flag("tied", defaults.tied),
+                                       .init_std = arguments.number("init_std", defaults.init_std),
+                                       .scaled_residual_init = arguments.flag("scaled_residual_init", defaults.scaled_residual_init)}));
 }
 
 }  // namespace weft

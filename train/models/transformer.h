@@ -25,31 +25,18 @@
 #pragma once
 
 #include <string>
-#include <variant>
 #include <vector>
 
 #include "weft/attention/multi_head.h"
 #include "weft/nn/dropout.h"
 #include "weft/nn/embedding.h"
 #include "weft/nn/feed_forward.h"
+#include "weft/nn/kept_tensor.h"
 #include "weft/nn/norm.h"
 #include "weft/nn/positional.h"
 #include "weft/train/models/language_model.h"
 
 namespace weft {
-
-enum class Positions {
-  /// A trained vector for each position below `context`.
-  learned,
-  /// Fixed waves added to the tokens; any length.
-  sinusoidal,
-  /// q and k turned by their position in every layer; any length.
-  rotary,
-  /// A penalty on the scores that grows with the distance; any length.
-  alibi,
-  none,
-};
-enum class NormKind { layer, rms, scale };
 
 struct TransformerOptions {
   int64_t vocab_size = 256;
@@ -81,24 +68,10 @@ struct TransformerOptions {
   bool scaled_residual_init = true;
 };
 
-/// The norm that an option chose.
-struct TransformerNorm {
-  std::variant<LayerNorm, RMSNorm, ScaleNorm> norm;
-
-  TransformerNorm() = default;
-  TransformerNorm(NormKind kind, int64_t dim);
-  Tensor operator()(const Tensor& x) const {
-    return std::visit([&](const auto& chosen) { return chosen(x); }, norm);
-  }
-  void visit(auto&& f) {
-    std::visit([&](auto& chosen) { chosen.visit(f); }, norm);
-  }
-};
-
 struct TransformerLayer {
-  TransformerNorm attention_norm;
+  Norm attention_norm;
   MultiHeadAttention attention;
-  TransformerNorm feed_forward_norm;
+  Norm feed_forward_norm;
   FeedForward feed_forward;
   Dropout dropout;
 
@@ -131,13 +104,13 @@ class TransformerState : public DecodeState {
   int64_t seen = 0;
 };
 
-/// Tokens to features: everything but the output layer.
+/// Tokens to features: everything but the output layer. Evaluation may run in several threads at once.
 struct Transformer {
   Embedding tokens;
   AbsolutePositions positions;  // learned
   Dropout dropout;
   std::vector<TransformerLayer> layers;
-  TransformerNorm norm;
+  Norm norm;
 
   Transformer() = default;
   Transformer(const TransformerOptions& options, bool causal);
@@ -162,7 +135,7 @@ struct Transformer {
 
   TransformerOptions options_;
   // Kept from call to call: the table of waves (sinusoidal), and the bias of the last lengths (alibi).
-  mutable Tensor waves_, distance_bias_;
+  KeptTensor waves_, distance_bias_;
 };
 
 /// Decoder-only: the logits at a position depend on the tokens up to it. By name: "transformer".

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <map>
+#include <thread>
 
 #include "nn/module_check.h"
 #include "testing.h"
@@ -279,6 +280,56 @@ TEST_CASE("transformer: by name, with options") {
   CHECK(found.at("layers.0.feed_forward.up.weight") == Shape{80, 16});
   CHECK(found.size() == 10);
   CHECK(model(zeros({1, 8}, {.dtype = DType::int64})).shape() == Shape{1, 8, 5});
+}
+
+TEST_CASE("transformer: one model evaluates in several threads at once") {
+  manual_seed(13);
+  for (Positions positions : all_positions) {
+    CAPTURE(static_cast<int>(positions));
+    TransformerOptions options = tiny;
+    options.positions = positions;
+    const auto model = randomized(TransformerLM(options));
+    std::vector<Tensor> inputs, expected, found(6);
+    for (int64_t n = 3; n < 9; ++n) inputs.push_back(randint(7, {1, n}));
+    for (const Tensor& ids : inputs) expected.push_back(detach(model(ids)));
+    std::vector<std::thread> threads;
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      threads.emplace_back([&, i] {
+        const NoGrad no_grad;
+        for (int repeat = 0; repeat < 5; ++repeat) found[i] = model(inputs[i]);
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    for (size_t i = 0; i < inputs.size(); ++i) CHECK(close(found[i], expected[i], 1e-13));
+  }
+}
+
+TEST_CASE("language models: an empty handle, and a state of another kind, are errors that say what to do") {
+  LanguageModel empty;
+  CHECK(parameters(empty).empty());
+  set_training(empty, false);
+  CHECK(has(error_of([&] { empty(zeros({1, 2}, {.dtype = DType::int64})); }), "LanguageModel: empty; build it with make_language_model"));
+  CHECK(has(error_of([&] { empty.start(1); }), "LanguageModel: empty"));
+
+  struct OtherState : DecodeState {
+    int64_t length() const override { return 0; }
+  } other;
+  const LanguageModel model = make_language_model("transformer", {.vocab_size = 5, .dim = 8, .depth = 1, .heads = 2, .context = 4});
+  CHECK(has(error_of([&] {
+              model.next(zeros({1, 1}, {.dtype = DType::int64}), other);
+            }),
+            "the state was started by a model of another kind"));
+}
+
+TEST_CASE("language models: options that are chosen by name") {
+  const auto kind_of = [](const std::string& text) {
+    Spec spec("model", text);
+    return chosen(spec, "norm", NormKind::rms, norm_kinds());
+  };
+  CHECK(kind_of("m") == NormKind::rms);
+  for (const auto& [kind, name] : norm_kinds()) CHECK(kind_of("m:norm=" + name) == kind);
+  CHECK(has(error_of([&] { kind_of("m:norm=lyer"); }), "m: norm cannot be \"lyer\"; did you mean \"layer\"? known: layer, rms, scale"));
+  CHECK(position_kinds().size() == std::size(all_positions));
 }
 
 TEST_CASE("transformer: errors say what to do") {
