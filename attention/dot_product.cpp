@@ -35,7 +35,7 @@ Attended dot_product_window(const char* op, const Tensor& q, const Tensor& k, co
                              .dropout_multiplier = options.dropout_multiplier,
                              .layout = options.layout,
                              .compact = options.compact_weights};
-  const TensorOptions like{.dtype = q.dtype(), .device = q.device()};
+  const TensorOptions like = q.options();
   Shape y_shape = q.shape();
   y_shape[3] = sizes.value_dim;
   Tensor y = empty(y_shape, like), lse = empty({sizes.batch, sizes.heads, sizes.queries}, like);

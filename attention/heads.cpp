@@ -48,14 +48,6 @@ AttentionSizes check_qkv(const char* op, const Tensor& q, const Tensor& k, const
   return sizes;
 }
 
-bool broadcasts_to(const Shape& x, const Shape& scores) {
-  if (x.rank() > scores.rank()) return false;
-  for (int i = 0; i < x.rank(); ++i) {
-    if (x.back(i) != 1 && x.back(i) != scores.back(i)) return false;
-  }
-  return true;
-}
-
 void check_attend_options(const char* op, const AttentionSizes& sizes, const Tensor& q, const AttendOptions& options) {
   const Shape scores = sizes.scores();
   const auto check_device = [&](const char* what, const Tensor& x) {

@@ -32,7 +32,4 @@ AttentionSizes check_qkv(const char* op, const Tensor& q, const Tensor& k, const
 /// Checks dtypes and shapes of mask, bias, key_lengths and the dropout options against the scores.
 void check_attend_options(const char* op, const AttentionSizes& sizes, const Tensor& q, const AttendOptions& options);
 
-/// Can `x` broadcast to `scores` (trailing axes aligned)?
-bool broadcasts_to(const Shape& x, const Shape& scores);
-
 }  // namespace weft

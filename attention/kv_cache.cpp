@@ -44,7 +44,7 @@ void KeyValueCache::store(Tensor& buffer, const Tensor& x, int64_t position) {
 }
 
 void KeyValueCache::grow(Tensor& buffer, const Tensor& like) const {
-  Tensor larger = empty({like.size(0), capacity_, like.size(2), like.size(3)}, {.dtype = like.dtype(), .device = like.device()});
+  Tensor larger = empty({like.size(0), capacity_, like.size(2), like.size(3)}, like.options());
   for (int64_t b = 0; buffer.defined() && b < like.size(0); ++b) row(larger, b, 0, length_).copy_from(row(buffer, b, 0, length_));
   buffer = larger;
 }

@@ -43,7 +43,7 @@ class Pass {
     if (!dy.defined()) {
       WEFT_CHECK(y.numel() == 1, "backward: {} is not a scalar; pass a cotangent of the same shape, or reduce it with sum or mean first",
                  y);
-      dy = ones(y.shape(), {.dtype = y.dtype(), .device = y.device()});
+      dy = ones(y.shape(), y.options());
     }
     WEFT_CHECK(dy.shape() == y.shape() && dy.dtype() == y.dtype() && dy.device() == y.device(),
                "backward: the output is {}, its cotangent {}", y, dy);
@@ -130,7 +130,7 @@ class Pass {
 
   static void check_backward(const Node& node, const Grads& dxs) {
     for (size_t i = 0; i < dxs.size(); ++i) {
-      const int64_t bad = detail::nonfinite_count(dxs[i]);
+      const int64_t bad = detail::anomalies(dxs[i]).total();
       WEFT_CHECK(bad == 0, "anomaly: the backward of {} called at {} produced {} NaN or infinite elements in the gradient of input {}",
                  node.op, detail::place(node.at), bad, i);
     }
@@ -182,6 +182,10 @@ Grads gradients(std::span<const Tensor> ys, std::span<const Tensor> dys, std::sp
   start_all(pass, ys, dys);
   pass.run(false);
   return kept_gradients(pass, xs);
+}
+
+Grads gradients(const Tensor& y, const std::vector<Tensor>& xs, const Tensor& dy, BackwardOptions options) {
+  return gradients({&y, 1}, {&dy, 1}, xs, options);
 }
 
 Grads gradients_down_to(std::span<const Tensor> xs, const Tensor& y, const Tensor& dy) {

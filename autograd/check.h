@@ -12,10 +12,23 @@ inline void check_float(const char* op, const Tensor& x) {
              "{}: expected float32 or float64, got {}; convert with to(x, DType::float32)", op, x);
 }
 
-/// Two tensors of one dtype on one device; `name` says what the second is.
-inline void check_alike(const char* op, const Tensor& x, const char* name, const Tensor& other) {
-  WEFT_CHECK(x.dtype() == other.dtype() && x.device() == other.device(), "{}: x is {}, but {} is {}; dtypes and devices must agree", op, x,
-             name, other);
+/// Two tensors on one device, and their names in the op's declaration.
+inline void check_same_device(const char* op, const char* name_a, const Tensor& a, const char* name_b, const Tensor& b) {
+  WEFT_CHECK(a.defined() && b.defined(), "{}: {} is {}, but {} is {}; both must be given", op, name_a, a, name_b, b);
+  WEFT_CHECK(a.device() == b.device(), "{}: {} is {}, but {} is {}; move one with to(x, device)", op, name_a, a, name_b, b);
+}
+
+/// ... and of one dtype.
+inline void check_alike(const char* op, const char* name_a, const Tensor& a, const char* name_b, const Tensor& b) {
+  check_same_device(op, name_a, a, name_b, b);
+  WEFT_CHECK(a.dtype() == b.dtype(), "{}: {} is {}, but {} is {}; convert one with to(x, DType::{})", op, name_a, a, name_b, b, a.dtype());
+}
+
+/// A mask: bool, and broadcasting to x.
+inline void check_mask(const char* op, const Tensor& mask, const Tensor& x) {
+  check_same_device(op, "x", x, "the mask", mask);
+  WEFT_CHECK(mask.dtype() == DType::boolean, "{}: expected a bool mask, got {}", op, mask);
+  WEFT_CHECK(broadcasts_to(mask.shape(), x.shape()), "{}: the mask {} does not broadcast to x {}", op, mask.shape(), x.shape());
 }
 
 }  // namespace weft

@@ -36,14 +36,14 @@ struct Convolution {
   // The windows of images x [n, C, H, W], [n, G, window, pixels].
   Tensor windows(const Tensor& x) const {
     if (pointwise()) return x.viewed_as(windows_shape(x.size(0)));
-    Tensor y = empty(windows_shape(x.size(0)), {.dtype = x.dtype(), .device = x.device()});
+    Tensor y = empty(windows_shape(x.size(0)), x.options());
     WEFT_LAUNCH(x, unfold(y, x, kernel_h, kernel_w, stride, padding_h, padding_w));
     return y;
   }
 };
 
 Tensor forward(const Convolution& c, const Tensor& x, const Tensor& weight, const Tensor& bias) {
-  Tensor y = empty({c.batch, c.out, c.out_h(), c.out_w()}, {.dtype = x.dtype(), .device = x.device()});
+  Tensor y = empty({c.batch, c.out, c.out_h(), c.out_w()}, x.options());
   if (bias.defined()) WEFT_LAUNCH(y, broadcast_to(y, bias.viewed_as({c.out, 1, 1})));
   const Tensor w = weight.viewed_as(c.weight_shape());
   c.for_images([&](int64_t begin, int64_t end) {
@@ -54,13 +54,12 @@ Tensor forward(const Convolution& c, const Tensor& x, const Tensor& weight, cons
 }
 
 Tensor input_gradient(const Convolution& c, const Tensor& dy, const Tensor& weight) {
-  Tensor dx = empty({c.batch, c.channels, c.height, c.width}, {.dtype = dy.dtype(), .device = dy.device()});
+  Tensor dx = empty({c.batch, c.channels, c.height, c.width}, dy.options());
   const Tensor w = weight.viewed_as(c.weight_shape());
   c.for_images([&](int64_t begin, int64_t end) {
     Tensor part = dx.rows(begin, end);
     const Tensor dpart = dy.rows(begin, end).viewed_as(c.outputs_shape(end - begin));
-    Tensor dwindows = c.pointwise() ? part.viewed_as(c.windows_shape(end - begin))
-                                    : empty(c.windows_shape(end - begin), {.dtype = dy.dtype(), .device = dy.device()});
+    Tensor dwindows = c.pointwise() ? part.viewed_as(c.windows_shape(end - begin)) : empty(c.windows_shape(end - begin), dy.options());
     WEFT_LAUNCH(dy, matmul(dwindows, w, dpart, true, false, 1, false));  // dwindows = w^T dy
     if (!c.pointwise()) WEFT_LAUNCH(dy, unfold_backward(part, dwindows, c.kernel_h, c.kernel_w, c.stride, c.padding_h, c.padding_w));
   });
@@ -68,7 +67,7 @@ Tensor input_gradient(const Convolution& c, const Tensor& dy, const Tensor& weig
 }
 
 Tensor weight_gradient(const Convolution& c, const Tensor& dy, const Tensor& x) {
-  Tensor dw = zeros(c.weight_shape(), {.dtype = dy.dtype(), .device = dy.device()});
+  Tensor dw = zeros(c.weight_shape(), dy.options());
   c.for_images([&](int64_t begin, int64_t end) {
     const Tensor windows = c.windows(x.rows(begin, end));
     for (int64_t i = begin; i < end; ++i) {
@@ -84,8 +83,8 @@ Tensor convolve(const char* op, const Tensor& x, const Tensor& weight, const Ten
                 const Location& at) {
   const auto [stride, padding, groups] = options;
   check_float(op, x);
-  check_alike(op, x, "the weight", weight);
-  if (bias.defined()) check_alike(op, x, "the bias", bias);
+  check_alike(op, "x", x, "weight", weight);
+  if (bias.defined()) check_alike(op, "x", x, "bias", bias);
   WEFT_CHECK(stride >= 1 && padding >= 0 && groups >= 1, "{}: expected stride >= 1, padding >= 0 and groups >= 1, got {}, {} and {}", op,
              stride, padding, groups);
   const Convolution c{.batch = x.size(0),
@@ -115,7 +114,7 @@ Tensor convolve(const char* op, const Tensor& x, const Tensor& weight, const Ten
         if (weight.defined()) dx = input_gradient(c, dy, weight);
         if (x.defined()) dweight = weight_gradient(c, dy, x).viewed_as(shape);
         if (dbias_wanted) {
-          dbias = empty({c.out}, {.dtype = dy.dtype(), .device = dy.device()});
+          dbias = empty({c.out}, dy.options());
           AxisSet all_but_channels{0b1101};
           WEFT_LAUNCH(dy, sum(dbias, dy, all_but_channels));
         }

@@ -1,4 +1,6 @@
 // Elementwise ops: the rows of core/elementwise.def, and dtype, masks, dropout and gated units.
+#include <cmath>
+
 #include "weft/autograd/check.h"
 #include "weft/autograd/ops.h"
 #include "weft/core/functors.h"
@@ -9,17 +11,6 @@ namespace {
 
 void check_bool(const char* op, const Tensor& mask) {
   WEFT_CHECK(mask.defined() && mask.dtype() == DType::boolean, "{}: expected a bool mask, got {}", op, mask);
-}
-
-void check_same_device(const char* op, const Tensor& a, const Tensor& b) {
-  WEFT_CHECK(a.device() == b.device(), "{}: the tensors are on {} and {}; move one with to(x, device)", op, a.device(), b.device());
-}
-
-// Two operands of one dtype on one device.
-void check_pair(const char* op, const Tensor& a, const Tensor& b) {
-  WEFT_CHECK(a.defined() && b.defined(), "{}: the operands are {} and {}", op, a, b);
-  WEFT_CHECK(a.dtype() == b.dtype(), "{}: dtypes {} and {} differ; convert one with to(x, DType::{})", op, a.dtype(), b.dtype(), a.dtype());
-  check_same_device(op, a, b);
 }
 
 /// The tensor if a backward reads it. What is captured is what the graph keeps in memory.
@@ -55,9 +46,9 @@ Tensor unary(const char* op, const Tensor& x, const Location& at, Forward forwar
 template <class Formula, class Forward, class BackwardA, class BackwardB>
 Tensor binary(const char* op, const Tensor& a, const Tensor& b, const Location& at, Forward forward, BackwardA backward_a,
               BackwardB backward_b) {
-  check_pair(op, a, b);
+  check_alike(op, "a", a, "b", b);
   check_float(op, a);
-  Tensor y = empty(broadcast_shapes(op, a.shape(), b.shape()), {.dtype = a.dtype(), .device = a.device()});
+  Tensor y = empty(broadcast_shapes(op, a.shape(), b.shape()), a.options());
   forward(y, a, b);
   const bool da_wanted = requires_grad(a), db_wanted = requires_grad(b);
   const bool a_read = (da_wanted && Formula::slope_a_reads_a) || (db_wanted && Formula::slope_b_reads_a);
@@ -85,7 +76,7 @@ Tensor binary(const char* op, const Tensor& a, const Tensor& b, const Location& 
 
 template <class Forward>
 Tensor compare(const char* op, const Tensor& a, const Tensor& b, Forward forward) {
-  check_pair(op, a, b);
+  check_alike(op, "a", a, "b", b);
   WEFT_CHECK(size_of(a.dtype()) != 2, "{}: {} is a storage type; convert with to(x, DType::float32)", op, a.dtype());
   Tensor y = empty(broadcast_shapes(op, a.shape(), b.shape()), {.dtype = DType::boolean, .device = a.device()});
   forward(y, a, b);
@@ -118,6 +109,11 @@ Tensor compare(const char* op, const Tensor& a, const Tensor& b, Forward forward
 #undef BINARY
 #undef COMPARE
 
+Tensor clamp(const Tensor& x, double low, double high, Location at) {
+  WEFT_CHECK(low <= high, "clamp: expected low <= high, got [{}, {}]", low, high);
+  return clamp_max(clamp_min(x, low, at), high, at);
+}
+
 // ---- dtype and device -------------------------------------------------------------------------------------------------------------
 
 Tensor to(const Tensor& x, DType dtype, Location at) {
@@ -147,7 +143,7 @@ template <class Forward>
 Tensor combine_masks(const char* op, const Tensor& a, const Tensor& b, Forward forward) {
   check_bool(op, a);
   check_bool(op, b);
-  check_same_device(op, a, b);
+  check_same_device(op, "a", a, "b", b);
   Tensor y = empty(broadcast_shapes(op, a.shape(), b.shape()), {.dtype = DType::boolean, .device = a.device()});
   forward(y, a, b);
   return y;
@@ -166,16 +162,16 @@ Tensor logical_not(const Tensor& x) {
 
 Tensor where(const Tensor& mask, const Tensor& a, const Tensor& b, Location at) {
   check_bool("where", mask);
-  check_pair("where", a, b);
-  check_same_device("where", mask, a);
+  check_alike("where", "a", a, "b", b);
+  check_same_device("where", "the mask", mask, "a", a);
   const Shape shape = broadcast_shapes("where", mask.shape(), broadcast_shapes("where", a.shape(), b.shape()));
-  Tensor y = empty(shape, {.dtype = a.dtype(), .device = a.device()});
+  Tensor y = empty(shape, a.options());
   WEFT_LAUNCH(a, where(y, mask, a, b));
   const bool wants_a = requires_grad(a), wants_b = requires_grad(b);
   return record(
       "where", y, {a, b},
       [=, shape_a = a.shape(), shape_b = b.shape()](const Tensor& dy) -> Grads {
-        const Tensor zero = scalar(0, {.dtype = dy.dtype(), .device = dy.device()});
+        const Tensor zero = scalar(0, dy.options());
         Tensor da, db;
         if (wants_a) {
           da = empty_like(dy);
@@ -193,11 +189,7 @@ Tensor where(const Tensor& mask, const Tensor& a, const Tensor& b, Location at) 
 }
 
 Tensor masked_fill(const Tensor& x, const Tensor& mask, double value, Location at) {
-  WEFT_CHECK(x.defined(), "masked_fill: the tensor is undefined");
-  check_bool("masked_fill", mask);
-  check_same_device("masked_fill", x, mask);
-  WEFT_CHECK(broadcast_shapes("masked_fill", x.shape(), mask.shape()) == x.shape(), "masked_fill: the mask {} does not broadcast to {}",
-             mask.shape(), x.shape());
+  check_mask("masked_fill", mask, x);
   Tensor y = empty_like(x);
   WEFT_LAUNCH(x, masked_fill(y, x, mask, value));
   return record(
@@ -207,7 +199,7 @@ Tensor masked_fill(const Tensor& x, const Tensor& mask, double value, Location a
         WEFT_LAUNCH(dy, masked_fill(dx, dy, mask, 0));
         return {dx};
       },
-      at);
+      at, std::isinf(value) ? Infinities::asked_for : Infinities::anomaly);
 }
 
 // ---- dropout, gated units ---------------------------------------------------------------------------------------------------------
@@ -233,13 +225,13 @@ Tensor gated(const Tensor& h, Gate activation, Location at) {
   WEFT_CHECK(h.rank() >= 1 && h.size(-1) % 2 == 0, "gated: the last axis is split into two halves, so its size must be even; got {}", h);
   Shape shape = h.shape();
   shape[shape.rank() - 1] /= 2;
-  Tensor y = empty(shape, {.dtype = h.dtype(), .device = h.device()});
-  WEFT_LAUNCH(h, gated_activation(y, h, static_cast<int>(activation)));
+  Tensor y = empty(shape, h.options());
+  WEFT_LAUNCH(h, gated_activation(y, h, activation));
   return record(
       "gated", y, {h},
       [h, activation](const Tensor& dy) -> Grads {
         Tensor dh = empty_like(h);
-        WEFT_LAUNCH(h, gated_activation_backward(dh, dy, h, static_cast<int>(activation)));
+        WEFT_LAUNCH(h, gated_activation_backward(dh, dy, h, activation));
         return {dh};
       },
       at);

@@ -106,7 +106,7 @@ Analytic differentiate(const GradcheckFunction& f, const std::vector<Tensor>& in
   for (const Tensor& y : f(arguments)) {
     if (!y.defined() || !is_float(y.dtype())) continue;
     WEFT_CHECK(y.dtype() == DType::float64, "gradcheck: an output is {}; the function must compute in float64", y);
-    const Tensor dy = randn(y.shape(), 0, 1, {.dtype = DType::float64, .device = y.device()}, &generator);
+    const Tensor dy = randn(y.shape(), {.dtype = DType::float64, .device = y.device()}, &generator);
     result.values.push_back(y.to_vector<double>());
     result.cotangents.push_back(dy.to_vector<double>());
     if (!requires_grad(y)) continue;
@@ -168,7 +168,7 @@ GradcheckReport gradcheck(const GradcheckFunction& f, const std::vector<Tensor>&
   for (size_t i = 0; i < inputs.size(); ++i) {
     std::vector<double>& direction = directions.emplace_back();
     if (!is_checked(inputs[i])) continue;
-    direction = randn(inputs[i].shape(), 0, 1, {.dtype = DType::float64}, &generator).to_vector<double>();
+    direction = randn(inputs[i].shape(), {.dtype = DType::float64}, &generator).to_vector<double>();
     for (size_t e = 0; e < direction.size(); ++e) slope += direction[e] * analytic.gradients[i][e];
   }
   const auto at = [&](double step) {

@@ -1,6 +1,6 @@
 // Does a backward agree with differences of its forward? Public: whoever writes an op or a layer checks it with one line.
 //
-//     gradcheck([](const std::vector<Tensor>& in) { return softmax(in[0]); }, {randn({3, 5}, 0, 1, {.dtype = DType::float64})});
+//     gradcheck([](const std::vector<Tensor>& in) { return softmax(in[0]); }, {randn({3, 5}, {.dtype = DType::float64})});
 //
 // With a random cotangent c, the analytic gradient of sum(c * f(x)) is compared with central differences
 // sum(c * (f(x + h) - f(x - h))) / 2h, in float64. The cotangent is random because sums hide errors: the sum of a softmax is constant.

@@ -90,7 +90,8 @@ class CaptureScope {
 bool grad_enabled();
 
 /// While it lives, every op's outputs and gradients on this thread are checked: the first NaN or infinity is an error that names the op,
-/// the direction and the place of the call.
+/// the direction and the place of the call. Infinities that were asked for (masked_fill with -inf) or came in with an input are no anomaly.
+/// AnomalyMode(false) leaves things as they are.
 class AnomalyMode {
  public:
   explicit AnomalyMode(bool active = true);
@@ -102,9 +103,13 @@ class AnomalyMode {
   bool previous_;
 };
 
+/// What anomaly mode makes of an infinity in the output of an op.
+enum class Infinities : uint8_t { anomaly, asked_for };
+
 namespace detail {
 bool should_record(std::span<const Tensor> inputs);
-void check_forward(const char* op, std::span<const Tensor> outputs, const Location& at);
+void check_forward(const char* op, std::span<const Tensor> outputs, std::span<const Tensor> inputs, const Location& at,
+                   Infinities infinities);
 std::vector<Tensor> attach(const char* op, std::vector<Tensor> outputs, std::span<const Tensor> inputs, BackwardMany backward,
                            const Location& at);
 }  // namespace detail
@@ -112,8 +117,9 @@ std::vector<Tensor> attach(const char* op, std::vector<Tensor> outputs, std::spa
 /// Ends an op of one output. Returns `y`, attached to the graph if an input requires a gradient. An error if y already carries a graph:
 /// the forward of a fused op belongs into a NoGrad scope.
 template <class F>
-Tensor record(const char* op, Tensor y, const std::vector<Tensor>& inputs, F&& backward, const Location& at) {
-  detail::check_forward(op, {&y, 1}, at);
+Tensor record(const char* op, Tensor y, const std::vector<Tensor>& inputs, F&& backward, const Location& at,
+              Infinities infinities = Infinities::anomaly) {
+  detail::check_forward(op, {&y, 1}, inputs, at, infinities);
   if (!detail::should_record(inputs)) return y;
   return detail::attach(
       op, {std::move(y)}, inputs, [f = std::forward<F>(backward)](std::span<const Tensor> dys) { return f(dys[0]); }, at)[0];
@@ -123,7 +129,7 @@ Tensor record(const char* op, Tensor y, const std::vector<Tensor>& inputs, F&& b
 template <class F>
 std::vector<Tensor> record_many(const char* op, std::vector<Tensor> ys, const std::vector<Tensor>& inputs, F&& backward,
                                 const Location& at) {
-  detail::check_forward(op, ys, at);
+  detail::check_forward(op, ys, inputs, at, Infinities::anomaly);
   if (!detail::should_record(inputs)) return ys;
   return detail::attach(op, std::move(ys), inputs, std::forward<F>(backward), at);
 }
@@ -146,6 +152,9 @@ bool graph_is_retained();
 
 /// d(y . dy)/d(x) for each x (a leaf or an intermediate result); leaves are not touched. Undefined where y does not depend on x.
 Grads gradients(std::span<const Tensor> ys, std::span<const Tensor> dys, std::span<const Tensor> xs, BackwardOptions options = {});
+
+/// The same for one output: `gradients(y, {q, k, v}, dy)`. `dy` may be left out for a scalar.
+Grads gradients(const Tensor& y, const std::vector<Tensor>& xs, const Tensor& dy = {}, BackwardOptions options = {});
 
 /// The same for one output, with xs taken for leaves: what an x was computed from is not visited, and an x without a graph gets nothing.
 Grads gradients_down_to(std::span<const Tensor> xs, const Tensor& y, const Tensor& dy);

@@ -16,15 +16,13 @@ void check_index(const char* op, const Tensor& index, int64_t size, Device devic
   WEFT_CHECK(ends[0] >= 0 && ends[1] < size, "{}: index {} is out of range [0, {})", op, ends[0] < 0 ? ends[0] : ends[1], size);
 }
 
-TensorOptions options_of(const Tensor& x) { return {.dtype = x.dtype(), .device = x.device()}; }
-
 // The result of gathering `values` by `index` along axis: its backward puts the gradient back. The index is recorded as an input, so that
 // a change of it in place is noticed.
 Tensor recorded_gather(const char* op, Tensor values, const Tensor& x, const Tensor& index, int axis, const Location& at) {
   return record(
       op, std::move(values), {x, index},
       [index, axis, old = x.shape()](const Tensor& dy) -> Grads {
-        Tensor dx = zeros(old, options_of(dy));
+        Tensor dx = zeros(old, dy.options());
         WEFT_LAUNCH(dy, scatter_add(dx, dy, index, axis));
         return {dx, Tensor()};
       },
@@ -43,7 +41,7 @@ Tensor gather(const Tensor& x, int axis, const Tensor& index, Location at) {
   axis = normalize_axis("gather", axis, x.rank());
   check_same_but_axis("gather", x, index, axis);
   check_index("gather", index, x.shape()[axis], x.device());
-  Tensor y = empty(index.shape(), options_of(x));
+  Tensor y = empty(index.shape(), x.options());
   WEFT_LAUNCH(x, gather(y, x, index, axis));
   return recorded_gather("gather", y, x, index, axis, at);
 }
@@ -61,7 +59,7 @@ Tensor scatter_add(const Tensor& x, int axis, const Tensor& index, const Tensor&
       [index, axis, dsrc_wanted = requires_grad(src)](const Tensor& dy) -> Grads {
         Tensor dsrc;
         if (dsrc_wanted) {
-          dsrc = empty(index.shape(), options_of(dy));
+          dsrc = empty(index.shape(), dy.options());
           WEFT_LAUNCH(dy, gather(dsrc, dy, index, axis));
         }
         return {dy, dsrc, Tensor()};
@@ -75,12 +73,12 @@ Tensor index_select(const Tensor& x, int axis, const Tensor& index, Location at)
   check_index("index_select", index, x.shape()[axis], x.device());
   Shape shape = x.shape();
   shape[axis] = index.numel();
-  Tensor y = empty(shape, options_of(x));
+  Tensor y = empty(shape, x.options());
   WEFT_LAUNCH(x, index_select(y, x, index, axis));
   return record(
       "index_select", y, {x, index},
       [index, axis, old = x.shape()](const Tensor& dy) -> Grads {
-        Tensor dx = zeros(old, options_of(dy));
+        Tensor dx = zeros(old, dy.options());
         WEFT_LAUNCH(dy, index_add(dx, dy, index, axis));
         return {dx, Tensor()};
       },
@@ -93,13 +91,13 @@ Tensor embedding(const Tensor& weight, const Tensor& ids, Location at) {
   const int64_t dim = weight.size(1);
   Shape shape = ids.shape();
   shape.push_back(dim);
-  Tensor y = empty(shape, options_of(weight));
+  Tensor y = empty(shape, weight.options());
   const Tensor list = ids.viewed_as({ids.numel()});
   WEFT_LAUNCH(weight, index_select(y, weight, list, 0));
   return record(
       "embedding", y, {weight, ids},
       [list, dim, old = weight.shape()](const Tensor& dy) -> Grads {
-        Tensor dweight = zeros(old, options_of(dy));
+        Tensor dweight = zeros(old, dy.options());
         WEFT_LAUNCH(dy, index_add(dweight, dy.viewed_as({list.numel(), dim}), list, 0));
         return {dweight, Tensor()};
       },
@@ -132,7 +130,7 @@ SortResult topk(const Tensor& x, int64_t k, int axis, bool largest, Location at)
   WEFT_CHECK(k >= 0 && k <= x.shape()[axis], "topk: k is {}, axis {} of {} has {} elements", k, axis, x, x.shape()[axis]);
   Shape shape = x.shape();
   shape[axis] = k;
-  Tensor values = empty(shape, options_of(x)), indices = empty(shape, {.dtype = DType::int64, .device = x.device()});
+  Tensor values = empty(shape, x.options()), indices = empty(shape, {.dtype = DType::int64, .device = x.device()});
   WEFT_LAUNCH(x, topk(values, indices, x, axis, largest));
   return {recorded_gather("topk", values, x, indices, axis, at), indices};
 }

@@ -20,7 +20,7 @@ Tensor reduced(const Tensor& losses, Reduction reduction, const Location& at) {
 void check_same_shape(const char* op, const Tensor& x, const Tensor& target) {
   check_float(op, x);
   check_float(op, target);
-  check_alike(op, x, "target", target);
+  check_alike(op, "x", x, "target", target);
   WEFT_CHECK(x.shape() == target.shape(), "{}: x is {}, target {}; their shapes must agree", op, x.shape(), target.shape());
 }
 
@@ -50,13 +50,13 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& targets, CrossEntropyOp
              options.label_smoothing);
   const int64_t classes = logits.size(-1), count = count_targets(targets, classes, options.ignore_index);
   const Tensor flat = detach(logits).viewed_as({targets.numel(), classes});  // [R, V]
-  Tensor losses = empty(rows, {.dtype = logits.dtype(), .device = logits.device()}), lse = empty_like(losses);
+  Tensor losses = empty(rows, logits.options()), lse = empty_like(losses);
   WEFT_LAUNCH(flat, cross_entropy(losses, lse, flat, targets, options.ignore_index, options.label_smoothing));
   // Mean: 0 / 0 when every row is ignored.
   const double share = options.reduction == Reduction::mean ? 1 / static_cast<double>(count) : 1;
   Tensor y = losses;
   if (options.reduction != Reduction::none) {
-    y = empty({}, {.dtype = logits.dtype(), .device = logits.device()});
+    y = empty({}, logits.options());
     AxisSet all;
     for (int i = 0; i < rows.rank(); ++i) all.add(i);
     WEFT_LAUNCH(flat, sum(y, losses, all));

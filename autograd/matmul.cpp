@@ -1,4 +1,7 @@
 // Matrix products and the linear layer built on them.
+#include <algorithm>
+#include <limits>
+
 #include "weft/autograd/check.h"
 #include "weft/autograd/ops.h"
 #include "weft/core/kernels.h"
@@ -10,6 +13,21 @@ Shape batch_of(const Tensor& x) { return Shape(std::span(x.shape().begin(), stat
 
 // The elements of x [.., N, K] as one tall matrix.
 Tensor tall(const Tensor& x) { return x.viewed_as({x.size(-1) == 0 ? 0 : x.numel() / x.size(-1), x.size(-1)}); }
+
+// The number of entries of x in front of its last `kept` axes.
+int64_t entries(const Shape& shape, int kept) {
+  int64_t count = 1;
+  for (int axis = 0; axis < shape.rank() - kept; ++axis) count *= shape[axis];
+  return count;
+}
+
+// The sizes of one product [rows, inner] x [inner, columns].
+void check_sizes(const char* op, int64_t rows, int64_t inner, int64_t columns) {
+  constexpr int64_t most = std::numeric_limits<int32_t>::max();
+  WEFT_CHECK(rows <= most && inner <= most && columns <= most,
+             "{}: a product of [{}, {}] and [{}, {}] is too large, BLAS takes sizes below 2^31; work on slices", op, rows, inner, inner,
+             columns);
+}
 
 // A product of (batches of) matrices, outside the graph.
 struct Product {
@@ -24,10 +42,12 @@ struct Product {
   Tensor allocate(Shape axes) const {
     axes.push_back(rows());
     axes.push_back(columns());
-    return empty(axes, {.dtype = a.dtype(), .device = a.device()});
+    return empty(axes, a.options());
   }
   void launch(Tensor& y, bool accumulate) const {
     const auto [transpose_a, transpose_b, alpha] = options;
+    // Matrices that all meet the same b are one tall matrix to the kernel.
+    check_sizes("matmul", entries(b.shape(), 2) == 1 && !transpose_a ? entries(a.shape(), 1) : rows(), inner(), columns());
     WEFT_LAUNCH(y, matmul(y, a, b, transpose_a, transpose_b, alpha, accumulate));
   }
   Tensor value() const {
@@ -37,12 +57,7 @@ struct Product {
   }
 };
 
-// The number of entries of x [.., axes that stay] in front of its last `kept` axes, and one of them; a single entry serves all.
-int64_t entries(const Shape& shape, int kept) {
-  int64_t count = 1;
-  for (int axis = 0; axis < shape.rank() - kept; ++axis) count *= shape[axis];
-  return count;
-}
+// Entry i of x [.., axes that stay], of those in front of its last `kept` axes; a single entry serves all.
 Tensor entry(const Tensor& x, int kept, int64_t i) {
   kept = std::min(kept, x.rank());
   const int64_t count = entries(x.shape(), kept), at = count == 1 ? 0 : i;
@@ -81,16 +96,11 @@ Tensor summed_to(const Shape& shape, const Product& p) {
   return y.viewed_as(shape);
 }
 
-void check_pair(const char* op, const Tensor& a, const Tensor& b) {
-  check_float(op, a);
-  WEFT_CHECK(b.defined() && a.dtype() == b.dtype(), "{}: dtypes differ: {} and {}; convert one with to(x, dtype)", op, a, b);
-  WEFT_CHECK(a.device() == b.device(), "{}: devices differ: {} and {}; move one with to(x, device)", op, a, b);
-}
-
 }  // namespace
 
 Tensor matmul(const Tensor& a, const Tensor& b, MatmulOptions options, Location at) {
-  check_pair("matmul", a, b);
+  check_float("matmul", a);
+  check_alike("matmul", "a", a, "b", b);
   WEFT_CHECK(a.rank() >= 2 && b.rank() >= 2, "matmul: expected at least 2 dimensions, got {} and {}; use unsqueeze for vectors", a, b);
   const int64_t inner_a = a.size(options.transpose_a ? -2 : -1), inner_b = b.size(options.transpose_b ? -1 : -2);
   WEFT_CHECK(inner_a == inner_b, "matmul: inner dimensions differ: a is {}{} ({}), b is {}{} ({})", a.shape(),
@@ -113,48 +123,91 @@ Tensor matmul(const Tensor& a, const Tensor& b, MatmulOptions options, Location 
       at);
 }
 
-Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, Location at) {
-  check_pair("linear", x, weight);
-  WEFT_CHECK(x.rank() >= 1, "linear: expected x with at least 1 dimension, got a scalar");
-  WEFT_CHECK(weight.rank() == 2 && x.size(-1) == weight.size(1), "linear: x is {}, so weight should be [out, {}], got {}", x, x.size(-1),
-             weight);
-  const int64_t in = weight.size(1), out = weight.size(0);
-  if (bias.defined()) {
-    check_pair("linear", x, bias);
-    WEFT_CHECK(bias.shape() == Shape{out}, "linear: weight is {}, so bias should be [{}], got {}", weight, out, bias);
-  }
-  const int64_t rows = entries(x.shape(), 1);
-  const Tensor x_rows = x.viewed_as({rows, in}), w = detach(weight);
-  Shape shape = x.shape();
-  shape[x.rank() - 1] = out;
-  Tensor y = empty(shape, {.dtype = x.dtype(), .device = x.device()});
-  Tensor y_rows = y.viewed_as({rows, out});
-  if (bias.defined()) WEFT_LAUNCH(y, broadcast_to(y_rows, bias));
-  WEFT_LAUNCH(y, matmul(y_rows, x_rows, w, false, true, 1, bias.defined()));
+namespace {
 
-  return record(
-      "linear", y, bias.defined() ? std::vector<Tensor>{x, weight, bias} : std::vector<Tensor>{x, weight},
-      [x_rows = requires_grad(weight) ? x_rows : Tensor(), w = requires_grad(x) ? w : Tensor(), x_shape = x.shape(), rows, out,
-       has_bias = bias.defined(), dbias_wanted = bias.defined() && requires_grad(bias)](const Tensor& dy) -> Grads {
-        const TensorOptions like{.dtype = dy.dtype(), .device = dy.device()};
-        const Tensor dy_rows = dy.viewed_as({rows, out});
+void check_linear(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  check_float(op, x);
+  check_alike(op, "x", x, "weight", weight);
+  WEFT_CHECK(x.rank() >= 1, "{}: expected x with at least 1 dimension, got a scalar", op);
+  WEFT_CHECK(weight.rank() == 2 && x.size(-1) == weight.size(1), "{}: x is {}, so weight should be [out, {}], got {}", op, x, x.size(-1),
+             weight);
+  if (bias.defined()) {
+    check_alike(op, "x", x, "bias", bias);
+    WEFT_CHECK(bias.shape() == Shape{weight.size(0)}, "{}: weight is {}, so bias should be [{}], got {}", op, weight, weight.size(0), bias);
+  }
+  check_sizes(op, entries(x.shape(), 1), weight.size(1), weight.size(0));
+}
+
+// The pieces of x weight^T + bias that blocks of rows of the weight make, each in memory of its own.
+std::vector<Tensor> linear_pieces(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias,
+                                  const std::vector<int64_t>& sizes, const Location& at) {
+  const int64_t rows = entries(x.shape(), 1), in = weight.size(1);
+  const Tensor x_rows = x.viewed_as({rows, in}), w = detach(weight);
+  std::vector<Tensor> ys;
+  int64_t begin = 0;
+  for (int64_t size : sizes) {
+    Shape shape = x.shape();
+    shape[x.rank() - 1] = size;
+    Tensor& y = ys.emplace_back(empty(shape, x.options()));
+    Tensor y_rows = y.viewed_as({rows, size});
+    if (bias.defined()) WEFT_LAUNCH(y, broadcast_to(y_rows, bias.rows(begin, begin + size)));
+    WEFT_LAUNCH(y, matmul(y_rows, x_rows, w.rows(begin, begin + size), false, true, 1, bias.defined()));
+    begin += size;
+  }
+
+  return record_many(
+      op, ys, {x, weight, bias},
+      [x_rows = requires_grad(weight) ? x_rows : Tensor(), w = requires_grad(x) ? w : Tensor(), x_shape = x.shape(),
+       w_shape = weight.shape(), rows, sizes, dbias_wanted = bias.defined() && requires_grad(bias)](std::span<const Tensor> dys) -> Grads {
+        const TensorOptions like = std::find_if(dys.begin(), dys.end(), [](const Tensor& dy) { return dy.defined(); })->options();
         Tensor dx, dweight, dbias;
-        if (w.defined()) {  // dx = dy weight
-          dx = empty(x_shape, like);
-          Tensor dx_rows = dx.viewed_as({rows, w.size(1)});
-          WEFT_LAUNCH(dy, matmul(dx_rows, dy_rows, w, false, false, 1, false));
+        if (w.defined()) dx = empty(x_shape, like);
+        if (x_rows.defined()) dweight = empty(w_shape, like);
+        if (dbias_wanted) dbias = empty({w_shape[0]}, like);
+        bool dx_started = false;
+        int64_t first = 0;
+        for (size_t i = 0; i < sizes.size(); ++i) {
+          const int64_t last = first + sizes[i];
+          Tensor dweight_rows = dweight.defined() ? dweight.rows(first, last) : Tensor();
+          Tensor dbias_rows = dbias_wanted ? dbias.rows(first, last) : Tensor();
+          if (dys[i].defined()) {
+            const Tensor dy = dys[i].viewed_as({rows, sizes[i]});
+            if (dx.defined()) {  // dx = dy weight
+              Tensor dx_rows = dx.viewed_as({rows, w_shape[1]});
+              WEFT_LAUNCH(dy, matmul(dx_rows, dy, w.rows(first, last), false, false, 1, dx_started));
+              dx_started = true;
+            }
+            if (dweight.defined()) WEFT_LAUNCH(dy, matmul(dweight_rows, dy, x_rows, true, false, 1, false));  // dweight = dy^T x
+            if (dbias_wanted) WEFT_LAUNCH(dy, sum(dbias_rows, dy, AxisSet{1}));
+          } else {  // nobody used this piece
+            if (dweight.defined()) WEFT_LAUNCH(dweight, fill(dweight_rows, 0));
+            if (dbias_wanted) WEFT_LAUNCH(dbias, fill(dbias_rows, 0));
+          }
+          first = last;
         }
-        if (x_rows.defined()) {  // dweight = dy^T x
-          dweight = empty({out, x_rows.size(1)}, like);
-          WEFT_LAUNCH(dy, matmul(dweight, dy_rows, x_rows, true, false, 1, false));
-        }
-        if (dbias_wanted) {
-          dbias = empty({out}, like);
-          WEFT_LAUNCH(dy, sum(dbias, dy_rows, AxisSet{1}));
-        }
-        return has_bias ? Grads{dx, dweight, dbias} : Grads{dx, dweight};
+        return {dx, dweight, dbias};
       },
       at);
+}
+
+}  // namespace
+
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, Location at) {
+  check_linear("linear", x, weight, bias);
+  return linear_pieces("linear", x, weight, bias, {weight.size(0)}, at)[0];
+}
+
+std::vector<Tensor> linear_blocks(const Tensor& x, const Tensor& weight, const Tensor& bias, const std::vector<int64_t>& sizes,
+                                  Location at) {
+  check_linear("linear_blocks", x, weight, bias);
+  int64_t total = 0;
+  for (int64_t size : sizes) {
+    WEFT_CHECK(size >= 0, "linear_blocks: sizes must not be negative, got {}", size);
+    total += size;
+  }
+  WEFT_CHECK(total == weight.size(0), "linear_blocks: the blocks add up to {}, but weight is {}: they must add up to its {} rows", total,
+             weight, weight.size(0));
+  return linear_pieces("linear_blocks", x, weight, bias, sizes, at);
 }
 
 }  // namespace weft

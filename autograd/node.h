@@ -55,8 +55,12 @@ struct Node {
 
 namespace detail {
 bool anomaly_mode_on();
-/// How many elements of x are NaN or infinite.
-int64_t nonfinite_count(const Tensor& x);
+/// How many elements of x are NaN, and how many infinite.
+struct Anomalies {
+  int64_t nan = 0, infinite = 0;
+  int64_t total() const { return nan + infinite; }
+};
+Anomalies anomalies(const Tensor& x);
 /// "file:line" of a call.
 std::string place(const Location& at);
 }  // namespace detail

@@ -27,8 +27,6 @@ struct ReducedAxes {
       if (!axes.has(i) || keep_dims) result.push_back(kept[i]);
     }
   }
-
-  Tensor make_result(const Tensor& x) const { return empty(result, {.dtype = x.dtype(), .device = x.device()}); }
 };
 
 void check_not_empty(const char* op, const Tensor& x, const ReducedAxes& r) {
@@ -37,7 +35,7 @@ void check_not_empty(const char* op, const Tensor& x, const ReducedAxes& r) {
 
 // A gradient of shape `kept`, repeated along the reduced axes.
 Tensor spread(const Tensor& dy, const Shape& kept, const Shape& shape) {
-  Tensor dx = empty(shape, {.dtype = dy.dtype(), .device = dy.device()});
+  Tensor dx = empty(shape, dy.options());
   WEFT_LAUNCH(dx, broadcast_to(dx, dy.viewed_as(kept)));
   return dx;
 }
@@ -46,7 +44,7 @@ Tensor spread(const Tensor& dy, const Shape& kept, const Shape& shape) {
 
 Tensor sum(const Tensor& x, const std::vector<int>& axes, bool keep_dims, Location at) {
   const ReducedAxes r("sum", x, axes, keep_dims);
-  Tensor y = r.make_result(x);
+  Tensor y = empty(r.result, x.options());
   WEFT_LAUNCH(x, sum(y, x, r.axes));
   return record(
       "sum", y, {x}, [kept = r.kept, shape = x.shape()](const Tensor& dy) -> Grads { return {spread(dy, kept, shape)}; }, at);
@@ -55,7 +53,7 @@ Tensor sum(const Tensor& x, const std::vector<int>& axes, bool keep_dims, Locati
 Tensor mean(const Tensor& x, const std::vector<int>& axes, bool keep_dims, Location at) {
   const ReducedAxes r("mean", x, axes, keep_dims);
   const double share = 1 / static_cast<double>(r.size);
-  Tensor y = r.make_result(x);
+  Tensor y = empty(r.result, x.options());
   WEFT_LAUNCH(x, sum(y, x, r.axes));
   WEFT_LAUNCH(x, mul_scalar(y, y, share));
   return record(
@@ -73,7 +71,7 @@ namespace {
 Tensor extreme(const char* op, bool largest, const Tensor& x, const std::vector<int>& axes, bool keep_dims, Location at) {
   const ReducedAxes r(op, x, axes, keep_dims);
   check_not_empty(op, x, r);
-  Tensor y = r.make_result(x);
+  Tensor y = empty(r.result, x.options());
   if (largest) {
     WEFT_LAUNCH(x, reduce_max(y, x, r.axes));
   } else {
@@ -101,7 +99,7 @@ Tensor min(const Tensor& x, const std::vector<int>& axes, bool keep_dims, Locati
 
 Tensor logsumexp(const Tensor& x, const std::vector<int>& axes, bool keep_dims, Location at) {
   const ReducedAxes r("logsumexp", x, axes, keep_dims);
-  Tensor y = r.make_result(x);
+  Tensor y = empty(r.result, x.options());
   WEFT_LAUNCH(x, logsumexp(y, x, r.axes));
   return record(
       "logsumexp", y, {x},
@@ -113,16 +111,28 @@ Tensor logsumexp(const Tensor& x, const std::vector<int>& axes, bool keep_dims, 
       at);
 }
 
-Tensor argmax(const Tensor& x, int axis) {
-  check_float("argmax", x);
-  const int along = normalize_axis("argmax", axis, x.rank());
-  WEFT_CHECK(x.shape()[along] > 0, "argmax: {} has no element along axis {}", x, along);
+namespace {
+
+Tensor place_of_extreme(const char* op, bool largest, const Tensor& x, int axis) {
+  check_float(op, x);
+  const int along = normalize_axis(op, axis, x.rank());
+  WEFT_CHECK(x.shape()[along] > 0, "{}: {} has no element along axis {}", op, x, along);
+  Tensor values = x;
+  if (!largest) {
+    values = empty_like(x);
+    WEFT_LAUNCH(x, neg(values, x));
+  }
   Shape shape = x.shape();
   shape.erase(along);
   Tensor y = empty(shape, {.dtype = DType::int64, .device = x.device()});
-  WEFT_LAUNCH(x, argmax(y, x, along));
+  WEFT_LAUNCH(x, argmax(y, values, along));
   return y;
 }
+
+}  // namespace
+
+Tensor argmax(const Tensor& x, int axis) { return place_of_extreme("argmax", true, x, axis); }
+Tensor argmin(const Tensor& x, int axis) { return place_of_extreme("argmin", false, x, axis); }
 
 Tensor cumsum(const Tensor& x, int axis, Location at) {
   check_float("cumsum", x);
@@ -142,16 +152,13 @@ Tensor cumsum(const Tensor& x, int axis, Location at) {
 Tensor sum_to(const Tensor& x, const Shape& shape, Location at) {
   check_float("sum_to", x);
   if (shape == x.shape()) return x;
+  WEFT_CHECK(broadcasts_to(shape, x.shape()), "sum_to: {} does not broadcast to {}, the shape of x", shape, x.shape());
   const int added = x.rank() - shape.rank();
   AxisSet axes;
-  bool fits = added >= 0;
-  for (int i = 0; fits && i < x.rank(); ++i) {
-    const int64_t target = i < added ? 1 : shape[i - added];
-    if (target != x.shape()[i] || i < added) axes.add(i);
-    fits = target == x.shape()[i] || target == 1;
+  for (int i = 0; i < x.rank(); ++i) {
+    if (i < added || shape[i - added] != x.shape()[i]) axes.add(i);
   }
-  WEFT_CHECK(fits, "sum_to: {} does not broadcast to {}, the shape of x", shape, x.shape());
-  Tensor y = empty(shape, {.dtype = x.dtype(), .device = x.device()});
+  Tensor y = empty(shape, x.options());
   WEFT_LAUNCH(x, sum(y, x, axes));
   return record(
       "sum_to", y, {x}, [kept = shape, full = x.shape()](const Tensor& dy) -> Grads { return {spread(dy, kept, full)}; }, at);

@@ -1,11 +1,11 @@
 // Ops that move elements. Each backward is another op of this file's kernels.
+#include <cmath>
+
 #include "weft/autograd/ops.h"
 #include "weft/core/kernels.h"
 
 namespace weft {
 namespace {
-
-Tensor like(const Tensor& x, const Shape& shape) { return empty(shape, {.dtype = x.dtype(), .device = x.device()}); }
 
 Shape with_size(Shape shape, int axis, int64_t size) {
   shape[axis] = size;
@@ -15,7 +15,7 @@ Shape with_size(Shape shape, int axis, int64_t size) {
 // x[begin : end : step] along axis, outside the graph. Whole rows of the first axis share storage.
 Tensor piece(const Tensor& x, int axis, int64_t begin, int64_t end, int64_t step = 1) {
   if (axis == 0 && step == 1) return x.rows(begin, end);
-  Tensor y = like(x, with_size(x.shape(), axis, (end - begin + step - 1) / step));
+  Tensor y = empty(with_size(x.shape(), axis, (end - begin + step - 1) / step), x.options());
   WEFT_LAUNCH(x, slice(y, x, axis, begin, step));
   return y;
 }
@@ -97,12 +97,12 @@ Tensor permute(const Tensor& x, const std::vector<int>& axes, Location at) {
     last = axis;
   }
   if (!moves) return viewed("permute", x, shape, at);
-  Tensor y = like(x, shape);
+  Tensor y = empty(shape, x.options());
   WEFT_LAUNCH(x, permute(y, x, order));
   return record(
       "permute", y, {x},
       [inverse, old = x.shape()](const Tensor& dy) -> Grads {
-        Tensor dx = like(dy, old);
+        Tensor dx = empty(old, dy.options());
         WEFT_LAUNCH(dy, permute(dx, dy, inverse));
         return {dx};
       },
@@ -128,8 +128,25 @@ Tensor slice(const Tensor& x, int axis, int64_t begin, int64_t end, int64_t step
   return record(
       "slice", y, {x},
       [axis, begin, step, old = x.shape()](const Tensor& dy) -> Grads {
-        Tensor dx = like(dy, old);
+        Tensor dx = empty(old, dy.options());
         WEFT_LAUNCH(dy, slice_backward(dx, dy, axis, begin, step));
+        return {dx};
+      },
+      at);
+}
+
+Tensor select(const Tensor& x, int axis, int64_t index, Location at) {
+  axis = normalize_axis("select", axis, x.rank());
+  const int64_t size = x.shape()[axis];
+  WEFT_CHECK(-size <= index && index < size, "select: index {} is out of range for axis {} of {}", index, axis, x);
+  if (index < 0) index += size;
+  Shape shape = x.shape();
+  shape.erase(axis);
+  return record(
+      "select", piece(x, axis, index, index + 1).viewed_as(shape), {x},
+      [axis, index, old = x.shape()](const Tensor& dy) -> Grads {
+        Tensor dx = empty(old, dy.options());
+        WEFT_LAUNCH(dy, slice_backward(dx, dy.viewed_as(with_size(old, axis, 1)), axis, index, 1));
         return {dx};
       },
       at);
@@ -147,7 +164,7 @@ Tensor concat(const std::vector<Tensor>& xs, int axis, Location at) {
     sizes.push_back(x.shape()[axis]);
     total += sizes.back();
   }
-  Tensor y = like(xs[0], with_size(xs[0].shape(), axis, total));
+  Tensor y = empty(with_size(xs[0].shape(), axis, total), xs[0].options());
   WEFT_LAUNCH(y, concat(y, xs, axis));
   std::vector<bool> wanted;
   for (const Tensor& x : xs) wanted.push_back(requires_grad(x));
@@ -192,8 +209,7 @@ std::vector<Tensor> split(const Tensor& x, const std::vector<int64_t>& sizes, in
   // One backward for all pieces: one concat instead of a padded tensor for each.
   return record_many(
       "split", ys, {x},
-      [sizes, axis, old = x.shape(),
-       options = TensorOptions{.dtype = x.dtype(), .device = x.device()}](std::span<const Tensor> dys) -> Grads {
+      [sizes, axis, old = x.shape(), options = x.options()](std::span<const Tensor> dys) -> Grads {
         std::vector<Tensor> pieces;
         for (size_t i = 0; i < dys.size(); ++i)
           pieces.push_back(dys[i].defined() ? dys[i] : zeros(with_size(old, axis, sizes[i]), options));
@@ -208,16 +224,16 @@ Tensor pad(const Tensor& x, int axis, int64_t before, int64_t after, double valu
   axis = normalize_axis("pad", axis, x.rank());
   const int64_t size = x.shape()[axis];
   WEFT_CHECK(size + before + after >= 0, "pad: cropping {} and {} leaves nothing of axis {} of {}", -before, -after, axis, x);
-  Tensor y = like(x, with_size(x.shape(), axis, size + before + after));
+  Tensor y = empty(with_size(x.shape(), axis, size + before + after), x.options());
   WEFT_LAUNCH(x, pad(y, x, axis, before, value));
   return record(
       "pad", y, {x},
       [axis, before, old = x.shape()](const Tensor& dy) -> Grads {
-        Tensor dx = like(dy, old);
+        Tensor dx = empty(old, dy.options());
         WEFT_LAUNCH(dy, pad(dx, dy, axis, -before, 0));
         return {dx};
       },
-      at);
+      at, std::isinf(value) ? Infinities::asked_for : Infinities::anomaly);
 }
 
 Tensor flip(const Tensor& x, int axis, Location at) {
@@ -256,19 +272,19 @@ Tensor repeat(const Tensor& x, const std::vector<int64_t>& counts, Location at) 
     WEFT_CHECK(count >= 0, "repeat: counts must not be negative, got {}", count);
     shape[axis] *= count;
   }
-  Tensor y = like(x, shape);
+  Tensor y = empty(shape, x.options());
   WEFT_LAUNCH(x, repeat(y, x));
   return record(
       "repeat", y, {x},
       [counts, old = x.shape()](const Tensor& dy) -> Grads {
-        if (dy.numel() == 0) return {zeros(old, {.dtype = dy.dtype(), .device = dy.device()})};
+        if (dy.numel() == 0) return {zeros(old, dy.options())};
         Tensor dx = dy;
         int64_t outer = 1;  // elements in front of the axis
         for (int axis = 0; axis < old.rank(); ++axis) {
           const int64_t count = counts[static_cast<size_t>(axis)];
           if (count != 1) {
             const int64_t inner = dx.numel() / (outer * count);
-            Tensor summed = like(dy, {outer, inner});
+            Tensor summed = empty({outer, inner}, dy.options());
             WEFT_LAUNCH(dy, sum(summed, dx.viewed_as({outer, count, inner}), AxisSet{2}));
             dx = summed;
           }
@@ -279,11 +295,29 @@ Tensor repeat(const Tensor& x, const std::vector<int64_t>& counts, Location at) 
       at);
 }
 
+Tensor repeat_interleave(const Tensor& x, int64_t count, int axis, Location at) {
+  axis = normalize_axis("repeat_interleave", axis, x.rank());
+  WEFT_CHECK(count >= 0, "repeat_interleave: the count must not be negative, got {}", count);
+  int64_t inner = 1;
+  for (int i = axis + 1; i < x.rank(); ++i) inner *= x.shape()[i];
+  const int64_t outer = inner == 0 ? 0 : x.numel() / inner;
+  Tensor y = empty(with_size(x.shape(), axis, count * x.shape()[axis]), x.options());
+  Tensor repeated = y.viewed_as({outer, count, inner});
+  WEFT_LAUNCH(x, broadcast_to(repeated, x.viewed_as({outer, 1, inner})));
+  return record(
+      "repeat_interleave", y, {x},
+      [outer, count, inner, old = x.shape()](const Tensor& dy) -> Grads {
+        Tensor dx = empty(old, dy.options());
+        Tensor summed = dx.viewed_as({outer, inner});
+        WEFT_LAUNCH(dy, sum(summed, dy.viewed_as({outer, count, inner}), AxisSet{2}));
+        return {dx};
+      },
+      at);
+}
+
 Tensor broadcast_to(const Tensor& x, const Shape& shape, Location at) {
-  bool stretches = x.rank() <= shape.rank();
-  for (int i = 0; stretches && i < x.rank(); ++i) stretches = x.shape().back(i) == shape.back(i) || x.shape().back(i) == 1;
-  WEFT_CHECK(stretches, "broadcast_to: {} does not stretch to {}", x, shape);
-  Tensor y = like(x, shape);
+  WEFT_CHECK(broadcasts_to(x.shape(), shape), "broadcast_to: {} does not stretch to {}", x, shape);
+  Tensor y = empty(shape, x.options());
   WEFT_LAUNCH(x, broadcast_to(y, x));
   return record(
       "broadcast_to", y, {x}, [old = x.shape()](const Tensor& dy) -> Grads { return {sum_to(dy, old)}; }, at);

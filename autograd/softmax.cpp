@@ -9,12 +9,7 @@ namespace {
 int check_softmax(const char* op, const Tensor& x, int axis, const Tensor& mask) {
   check_float(op, x);
   WEFT_CHECK(x.rank() >= 1, "{}: expected at least 1 dimension, got a scalar", op);
-  if (mask.defined()) {
-    WEFT_CHECK(mask.dtype() == DType::boolean, "{}: expected a bool mask (true = takes part), got {}", op, mask);
-    WEFT_CHECK(mask.device() == x.device(), "{}: x is {}, its mask {}; move one with to(x, device)", op, x, mask);
-    WEFT_CHECK(mask.rank() <= x.rank() && broadcast_shapes(op, x.shape(), mask.shape()) == x.shape(),
-               "{}: the mask {} does not broadcast to x {}", op, mask.shape(), x.shape());
-  }
+  if (mask.defined()) check_mask(op, mask, x);
   return normalize_axis(op, axis, x.rank());
 }
 
@@ -45,7 +40,7 @@ Tensor log_softmax(const Tensor& x, int axis, const Tensor& mask, Location at) {
         WEFT_LAUNCH(y, log_softmax_backward(dx, dy, y, along));
         return {dx};
       },
-      at);
+      at, mask.defined() ? Infinities::asked_for : Infinities::anomaly);
 }
 
 }  // namespace weft

@@ -19,7 +19,7 @@ Case sdpa(int64_t n, bool causal, bool with_backward) {
             return [=] {
               const NoGrad no_grad(!with_backward);
               const Tensor y = attend(qkv[0], qkv[1], qkv[2], {.causal = causal, .layout = AttentionLayout::bhnd}).y;
-              if (with_backward) gradients({{y}}, {{dy}}, qkv);
+              if (with_backward) gradients(y, qkv, dy);
             };
           }};
 }

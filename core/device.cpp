@@ -3,9 +3,12 @@
 #include <omp.h>
 
 #include <atomic>
+#include <bit>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <mutex>
+#include <new>
 #include <unordered_map>
 #include <vector>
 
@@ -18,6 +21,7 @@ namespace {
 class CpuPool {
  public:
   void* take(int64_t bytes) {
+    bytes = block_size(bytes);
     {
       std::lock_guard lock(mutex_);
       auto found = free_.find(bytes);
@@ -36,15 +40,21 @@ class CpuPool {
     return data;
   }
 
-  void give(void* data, int64_t bytes) {
+  /// Called by destructors, so it does not throw.
+  void give(void* data, int64_t bytes) noexcept {
+    bytes = block_size(bytes);
     if (bytes > largest_cached) {
       std::free(data);
       return;
     }
     std::lock_guard lock(mutex_);
     if (cached_ + bytes > most_cached) release_all_locked();
-    free_[bytes].push_back(data);
-    cached_ += bytes;
+    try {
+      free_[bytes].push_back(data);
+      cached_ += bytes;
+    } catch (const std::bad_alloc&) {
+      std::free(data);
+    }
   }
 
   void release_all() {
@@ -55,6 +65,19 @@ class CpuPool {
   static constexpr int64_t alignment = 64;
 
  private:
+  // Inputs of varying length ask for ever new sizes. Steps of 1/8 of a power of two let neighbours share blocks; what a block has too much
+  // is never touched, so it costs no page. Sanitizers shall see where a tensor ends.
+  static int64_t block_size(int64_t bytes) {
+#ifdef WEFT_SANITIZED
+    constexpr int64_t exact = std::numeric_limits<int64_t>::max();
+#else
+    constexpr int64_t exact = int64_t{64} << 10;
+#endif
+    if (bytes <= exact) return bytes;
+    const auto step = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(bytes)) / 8);
+    return (bytes + step - 1) / step * step;
+  }
+
   void release_all_locked() {
     for (auto& [bytes, blocks] : free_) {
       for (void* block : blocks) std::free(block);
@@ -75,6 +98,8 @@ CpuPool& cpu_pool() {
   static auto* pool = new CpuPool;
   return *pool;
 }
+
+std::atomic<int> chosen_threads{0};  // 0: OpenMP's own choice
 
 std::atomic<int64_t> cpu_in_use{0};
 std::atomic<int64_t> cpu_peak{0};
@@ -131,10 +156,13 @@ void release_cached_memory(Device device) {
   if (!device.is_cuda()) cpu_pool().release_all();
 }
 
-int num_threads() { return omp_get_max_threads(); }
+int num_threads() {
+  const int chosen = chosen_threads.load(std::memory_order_relaxed);
+  return chosen != 0 ? chosen : omp_get_max_threads();
+}
 void set_num_threads(int threads) {
   WEFT_CHECK(threads >= 1, "set_num_threads: expected at least 1 thread, got {}", threads);
-  omp_set_num_threads(threads);
+  chosen_threads.store(threads, std::memory_order_relaxed);
 }
 
 }  // namespace weft

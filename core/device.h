@@ -37,7 +37,7 @@ void reset_peak_bytes(Device device = Device::cpu());
 /// Returns cached free memory to the system.
 void release_cached_memory(Device device = Device::cpu());
 
-/// Threads of the CPU backend's one OpenMP pool (kernels and matrix products share it).
+/// Threads that kernels and matrix products share, whichever thread of the program starts them. OpenMP's choice until set.
 int num_threads();
 void set_num_threads(int threads);
 

@@ -6,6 +6,7 @@
 
 #include <span>
 
+#include "weft/core/gate.h"
 #include "weft/core/random.h"
 #include "weft/core/tensor.h"
 
@@ -53,7 +54,7 @@ WEFT_KERNEL(void fill_keep_mask(Tensor& y, double p, RandomKey key))
 /// y = x * keep / (1 - p). Its own backward: applied to dy with the same key.
 WEFT_KERNEL(void dropout(Tensor& y, const Tensor& x, double p, RandomKey key))
 
-// ---- elementwise: the table, and what does not fit into it ----------------------------------------------------------------------
+// ---- elementwise: the table (core/cpu/elementwise_unary, elementwise_binary), and masks (elementwise_mask) ------------------------
 // UNARY rows: y = f(x); the backward reads only what the derivative names (x or y may be undefined otherwise).
 // BINARY rows: broadcasting; NAME_backward_a / _b give dy * df/da and dy * df/db at the broadcast shape.
 #define UNARY(name, f, dydx, low, high)              \
@@ -72,12 +73,6 @@ WEFT_KERNEL(void dropout(Tensor& y, const Tensor& x, double p, RandomKey key))
 #undef UNARY_P
 #undef BINARY
 #undef COMPARE
-WEFT_KERNEL(void fill(Tensor& y, double value))
-WEFT_KERNEL(void fill_range(Tensor& y))
-/// Any dtype to any dtype.
-WEFT_KERNEL(void convert(Tensor& y, const Tensor& x))
-/// x += alpha * y, same shape: adding up gradients.
-WEFT_KERNEL(void accumulate(Tensor& x, const Tensor& y, double alpha))
 /// bool: y = a && b, a || b (broadcasting), !x.
 WEFT_KERNEL(void logical_and(Tensor& y, const Tensor& a, const Tensor& b))
 WEFT_KERNEL(void logical_or(Tensor& y, const Tensor& a, const Tensor& b))
@@ -88,11 +83,21 @@ WEFT_KERNEL(void where(Tensor& y, const Tensor& mask, const Tensor& a, const Ten
 WEFT_KERNEL(void masked_fill(Tensor& y, const Tensor& x, const Tensor& mask, double value))
 /// bool [.., N, M]: y[i, j] = (j - i <= diagonal), or >= when `upper`.
 WEFT_KERNEL(void triangular_mask(Tensor& y, int64_t diagonal, bool upper))
-/// y int64 scalar: the number of NaN and infinite elements of x.
+
+// ---- fill: fills, conversions, and what the engine does to gradients ---------------------------------------------------------------
+WEFT_KERNEL(void fill(Tensor& y, double value))
+WEFT_KERNEL(void fill_range(Tensor& y))
+/// Any dtype to any dtype.
+WEFT_KERNEL(void convert(Tensor& y, const Tensor& x))
+/// x += alpha * y, same shape: adding up gradients.
+WEFT_KERNEL(void accumulate(Tensor& x, const Tensor& y, double alpha))
+/// y int64 [2]: the number of NaN and of infinite elements of x.
 WEFT_KERNEL(void count_nonfinite(Tensor& y, const Tensor& x))
-/// y = act(h[..., :F]) * h[..., F:], h [..., 2F]: the gated units. `activation`: 0 gelu, 1 silu, 2 sigmoid, 3 relu.
-WEFT_KERNEL(void gated_activation(Tensor& y, const Tensor& h, int activation))
-WEFT_KERNEL(void gated_activation_backward(Tensor& dh, const Tensor& dy, const Tensor& h, int activation))
+
+// ---- gated -----------------------------------------------------------------------------------------------------------------------
+/// y = gate(h[..., :F]) * h[..., F:], h [..., 2F].
+WEFT_KERNEL(void gated_activation(Tensor& y, const Tensor& h, Gate gate))
+WEFT_KERNEL(void gated_activation_backward(Tensor& dh, const Tensor& dy, const Tensor& h, Gate gate))
 
 // ---- reduce: over any set of axes; y holds the remaining elements in order -------------------------------------------------------
 WEFT_KERNEL(void sum(Tensor& y, const Tensor& x, AxisSet axes))
@@ -145,8 +150,6 @@ WEFT_KERNEL(void l2_normalize_backward(Tensor& dx, const Tensor& dy, const Tenso
 // ---- matmul ------------------------------------------------------------------------------------------------------------------------
 /// y = alpha * op(a) op(b) (+ y when accumulate) over the last two axes; leading axes broadcast to those of y.
 WEFT_KERNEL(void matmul(Tensor& y, const Tensor& a, const Tensor& b, bool transpose_a, bool transpose_b, double alpha, bool accumulate))
-/// y[r, :] += bias for every row: the epilogue of a linear layer.
-WEFT_KERNEL(void add_bias(Tensor& y, const Tensor& bias))
 
 // ---- shape: any dtype -----------------------------------------------------------------------------------------------------------------
 /// y axis i is x axis axes[i].
@@ -163,7 +166,9 @@ WEFT_KERNEL(void roll(Tensor& y, const Tensor& x, int axis, int64_t shift))
 /// Tiles x along every axis until y is full.
 WEFT_KERNEL(void repeat(Tensor& y, const Tensor& x))
 WEFT_KERNEL(void broadcast_to(Tensor& y, const Tensor& x))
-/// Sliding windows for convolutions. x [B, C, H, W] -> y [B, C * kh * kw, oh * ow].
+
+// ---- unfold: sliding windows for convolutions ----------------------------------------------------------------------------------------
+/// x [B, C, H, W] -> y [B, C * kh * kw, oh * ow].
 WEFT_KERNEL(void unfold(Tensor& y, const Tensor& x, int64_t kernel_h, int64_t kernel_w, int64_t stride, int64_t padding_h,
                         int64_t padding_w))
 WEFT_KERNEL(void unfold_backward(Tensor& dx, const Tensor& dy, int64_t kernel_h, int64_t kernel_w, int64_t stride, int64_t padding_h,

@@ -26,6 +26,7 @@ template <Real T> WEFT_HOST_DEVICE T sqrt(T x) { return std::sqrt(x); }
 template <Real T> WEFT_HOST_DEVICE T rsqrt(T x) { return T(1) / std::sqrt(x); }
 template <Real T> WEFT_HOST_DEVICE T square(T x) { return x * x; }
 template <Real T> WEFT_HOST_DEVICE T floor(T x) { return std::floor(x); }
+template <Real T> WEFT_HOST_DEVICE T round(T x) { return std::nearbyint(x); }  // halves to even
 template <Real T> WEFT_HOST_DEVICE T exp(T x) { return std::exp(x); }
 template <Real T> WEFT_HOST_DEVICE T expm1(T x) { return std::expm1(x); }
 template <Real T> WEFT_HOST_DEVICE T log(T x) { return std::log(x); }

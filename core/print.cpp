@@ -3,9 +3,8 @@
 #include <array>
 #include <charconv>
 #include <cmath>
-#include <cstdio>
-#include <cstdlib>
 #include <ostream>
+#include <string_view>
 
 #include "weft/core/tensor.h"
 
@@ -17,37 +16,33 @@ constexpr int64_t edge_items = 3;
 constexpr size_t line_width = 100;
 constexpr int most_digits = 8;  // behind the point
 
-Tensor on_host(const Tensor& x) {
-  if (!x.device().is_cuda()) return x;
-  Tensor copy = empty(x.shape(), {.dtype = x.dtype()});
-  copy.copy_from(x);
-  return copy;
+// Numbers to text and back with <charconv>, which no locale changes.
+std::string to_chars_text(double x, std::chars_format style, int digits) {
+  std::array<char, 400> text{};
+  const auto end = digits < 0 ? std::to_chars(text.data(), text.data() + text.size(), x, style)
+                              : std::to_chars(text.data(), text.data() + text.size(), x, style, digits);
+  return {text.data(), end.ptr};
+}
+double parsed(std::string_view text) {
+  double x = 0;
+  std::from_chars(text.data(), text.data() + text.size(), x);
+  return x;
 }
 
 // The number with the fewest digits that is still read back as `x` in its own type: 0.1 for the float nearest to it.
 double shortest_decimal(double x) { return x; }
 double shortest_decimal(float x) {
   std::array<char, 64> text{};
-  std::to_chars(text.data(), text.data() + text.size() - 1, x);
-  return std::strtod(text.data(), nullptr);
+  return parsed({text.data(), std::to_chars(text.data(), text.data() + text.size(), x).ptr});
 }
 template <class Half>
 double shortest_decimal(Half x) {
   const float value = static_cast<float>(x);
-  std::array<char, 64> text{};
   for (int digits = 0; digits < most_digits; ++digits) {
-    std::snprintf(text.data(), text.size(), "%.*e", digits, static_cast<double>(value));
-    const double candidate = std::strtod(text.data(), nullptr);
+    const double candidate = parsed(to_chars_text(static_cast<double>(value), std::chars_format::scientific, digits));
     if (Half(candidate) == x) return candidate;
   }
   return static_cast<double>(value);
-}
-
-std::string to_chars_text(double x, std::chars_format style, int digits) {
-  std::array<char, 400> text{};
-  const auto end = digits < 0 ? std::to_chars(text.data(), text.data() + text.size(), x, style)
-                              : std::to_chars(text.data(), text.data() + text.size(), x, style, digits);
-  return {text.data(), end.ptr};
 }
 
 // Digits behind the point in the shortest text of x, at most most_digits.
@@ -170,7 +165,7 @@ std::string to_string(const Tensor& x) {
   if (!x.defined()) return describe(x);
   if (x.numel() == 0) return "[] " + describe(x);
   const bool summarize = x.numel() > largest_printed;
-  return Layout(x.shape(), summarize, shown_elements(on_host(x), summarize)).text() + " " + describe(x);
+  return Layout(x.shape(), summarize, shown_elements(to_host(x), summarize)).text() + " " + describe(x);
 }
 
 std::ostream& operator<<(std::ostream& out, const Tensor& x) { return out << to_string(x); }

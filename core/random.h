@@ -5,7 +5,8 @@
 //
 // Which words of the stream make which element: 32 bits (float32, masks, dropout): word e makes element e. 64 bits (float64, integers):
 // words 2e and 2e + 1 are the low and high half of element e's bits. Uniforms are the upper 24 or 53 bits as a fraction. Normals come in
-// pairs from two uniforms, u of element 2j and v of element 2j + 1: sqrt(-2 log u) times cos(2 pi v) and sin(2 pi v) (Box-Muller).
+// pairs, sqrt(-2 log u) times cos(2 pi v) and sin(2 pi v) (Box-Muller): v is the uniform of element 2j + 1, and u = (w + 1/2) 2^-32 from
+// all bits w of element 2j (float64: ((w >> 11) + 1/2) 2^-53), which is never 0.
 #pragma once
 
 #include <array>
@@ -95,6 +96,13 @@ class GeneratorScope {
 Tensor rand(const Shape& shape, double low = 0, double high = 1, TensorOptions options = {}, Generator* generator = nullptr);
 /// Normal with the given mean and standard deviation (Box-Muller).
 Tensor randn(const Shape& shape, double mean = 0, double std = 1, TensorOptions options = {}, Generator* generator = nullptr);
+/// The same in [0, 1), or with mean 0 and standard deviation 1, of another dtype: `randn(shape, {.dtype = DType::float64})`.
+inline Tensor rand(const Shape& shape, TensorOptions options, Generator* generator = nullptr) {
+  return rand(shape, 0, 1, options, generator);
+}
+inline Tensor randn(const Shape& shape, TensorOptions options, Generator* generator = nullptr) {
+  return randn(shape, 0, 1, options, generator);
+}
 /// Uniform integers in [0, high), int64.
 Tensor randint(int64_t high, const Shape& shape, Device device = Device::cpu(), Generator* generator = nullptr);
 /// Bool tensor: true with probability 1 - p.

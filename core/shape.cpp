@@ -47,6 +47,12 @@ Shape broadcast_shapes(const char* op, const Shape& a, const Shape& b) {
   return result;
 }
 
+bool broadcasts_to(const Shape& from, const Shape& to) {
+  bool fits = from.rank() <= to.rank();
+  for (int i = 0; fits && i < from.rank(); ++i) fits = from.back(i) == to.back(i) || from.back(i) == 1;
+  return fits;
+}
+
 int normalize_axis(const char* op, int axis, int rank) {
   WEFT_CHECK(axis >= -rank && axis < rank, "{}: axis {} is out of range for a tensor of {} dimensions", op, axis, rank);
   return axis < 0 ? axis + rank : axis;

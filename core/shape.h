@@ -6,6 +6,7 @@
 #include <initializer_list>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "weft/core/error.h"
 
@@ -35,6 +36,8 @@ class Shape {
   void insert(int axis, int64_t size);
   void erase(int axis);
   bool operator==(const Shape& other) const;
+  /// For parameters that also take -1 for a size: `reshape(x, y.shape())`.
+  operator std::vector<int64_t>() const { return {begin(), end()}; }
 
  private:
   std::array<int64_t, max_rank> sizes_{};
@@ -46,6 +49,9 @@ std::string to_string(const Shape& shape);
 
 /// The shape that `a` and `b` broadcast to (trailing axes aligned, size 1 stretches); an error that names `op` otherwise.
 Shape broadcast_shapes(const char* op, const Shape& a, const Shape& b);
+
+/// Does `from` broadcast to `to`, which keeps its shape?
+bool broadcasts_to(const Shape& from, const Shape& to);
 
 /// Maps -rank..rank-1 to 0..rank-1; an error that names `op` otherwise.
 int normalize_axis(const char* op, int axis, int rank);

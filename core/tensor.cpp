@@ -9,11 +9,7 @@ namespace weft {
 
 double Tensor::item() const {
   WEFT_CHECK(defined() && numel() == 1, "item: expected a tensor of one element, got {}", *this);
-  const Tensor host = device().is_cuda() ? [this] {
-    Tensor copy = empty(shape_, {.dtype = dtype_});
-    copy.copy_from(*this);
-    return copy;
-  }() : *this;
+  const Tensor host = to_host(*this);
   return dispatch_all(dtype_, [&]<class T>() {
     const T value = *host.data<T>();
     if constexpr (std::is_same_v<T, float16> || std::is_same_v<T, bfloat16>) {
@@ -26,11 +22,11 @@ double Tensor::item() const {
 
 template <class T>
 std::vector<T> Tensor::to_vector() const {
+  WEFT_CHECK(defined(), "to_vector: the tensor is undefined (a gradient before the first backward, or an option that was not given)");
   check_type(dtype_of<T>);
   std::vector<T> values(static_cast<size_t>(numel()));
   if constexpr (std::is_same_v<T, bool>) {  // vector<bool> has no contiguous memory
-    Tensor host = empty(shape_, {.dtype = DType::boolean});
-    host.copy_from(*this);
+    const Tensor host = to_host(*this);
     std::copy_n(host.data<bool>(), numel(), values.begin());
   } else if (numel() > 0) {
     copy_bytes(values.data(), Device::cpu(), raw(), device(), bytes());
@@ -62,12 +58,14 @@ WEFT_INSTANTIATE(bool)
 #undef WEFT_INSTANTIATE
 
 void Tensor::copy_from(const Tensor& source) {
+  WEFT_CHECK(defined() && source.defined(), "copy_from: the tensor is {}, the source {}; both must be defined", *this, source);
   WEFT_CHECK(source.shape() == shape_ && source.dtype() == dtype_, "copy_from: expected {}, got {}", *this, source);
   if (numel() > 0) copy_bytes(raw(), device(), source.raw(), source.device(), bytes());
   bump_version();
 }
 
 Tensor Tensor::viewed_as(const Shape& shape) const {
+  WEFT_CHECK(defined(), "reshape: the tensor is undefined");
   WEFT_CHECK(shape.numel() == numel(), "reshape: {} has {} elements, {} would have {}", shape_, numel(), shape, shape.numel());
   return Tensor(storage_, shape, dtype_, byte_offset_);
 }
@@ -94,7 +92,7 @@ Tensor empty(const Shape& shape, TensorOptions options) {
   return x;
 }
 
-Tensor empty_like(const Tensor& x) { return empty(x.shape(), {.dtype = x.dtype(), .device = x.device()}); }
+Tensor empty_like(const Tensor& x) { return empty(x.shape(), x.options()); }
 
 Tensor full(const Shape& shape, double value, TensorOptions options) {
   Tensor x = empty(shape, options);
@@ -103,7 +101,7 @@ Tensor full(const Shape& shape, double value, TensorOptions options) {
 }
 
 Tensor zeros(const Shape& shape, TensorOptions options) { return full(shape, 0, options); }
-Tensor zeros_like(const Tensor& x) { return zeros(x.shape(), {.dtype = x.dtype(), .device = x.device()}); }
+Tensor zeros_like(const Tensor& x) { return zeros(x.shape(), x.options()); }
 Tensor ones(const Shape& shape, TensorOptions options) { return full(shape, 1, options); }
 Tensor scalar(double value, TensorOptions options) { return full({}, value, options); }
 
@@ -119,6 +117,13 @@ Tensor clone(const Tensor& x) {
   Tensor y = empty_like(x);
   if (x.numel() > 0) copy_bytes(y.raw(), y.device(), x.raw(), x.device(), x.bytes());
   return y;
+}
+
+Tensor to_host(const Tensor& x) {
+  if (!x.device().is_cuda()) return x;
+  Tensor host = empty(x.shape(), {.dtype = x.dtype()});
+  host.copy_from(x);
+  return host;
 }
 
 std::string describe(const Tensor& x) {

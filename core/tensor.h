@@ -1,6 +1,9 @@
 // Tensor: a cheap handle on shared storage with a runtime shape, dtype and device, and an optional place in the autograd graph.
 //
-// Always dense and row-major: reshape and rows share storage, everything else copies, so no kernel handles strides.
+// Always dense and row-major, so no kernel handles strides. What can share storage does, and is then seen by changes in place: views
+// (reshape, flatten, squeeze, unsqueeze, viewed_as), whole rows of the first axis (rows; slice, split and select there), a permute that
+// only moves axes of size 1, and ops that have nothing to do (`to` the same dtype, dropout with p = 0). Everything else copies; `clone`
+// does, too.
 #pragma once
 
 #include <atomic>
@@ -35,6 +38,12 @@ struct Storage {
   std::shared_ptr<void> owner;  // set when the memory belongs to something else (a mapped file)
 };
 
+/// What a creation function makes: `zeros({2, 3}, {.dtype = DType::float64})`.
+struct TensorOptions {
+  DType dtype = DType::float32;
+  Device device = Device::cpu();
+};
+
 class Tensor {
  public:
   /// No tensor at all: `defined()` is false. Stands for "not given" in options and for "no gradient" in a backward.
@@ -47,10 +56,13 @@ class Tensor {
   int rank() const { return shape_.rank(); }
   /// Size of one axis; negative axes count from the end.
   int64_t size(int axis) const { return shape_[normalize_axis("size", axis, rank())]; }
-  int64_t numel() const { return shape_.numel(); }
+  /// Number of elements: 1 for a scalar, 0 for an undefined tensor.
+  int64_t numel() const { return defined() ? shape_.numel() : 0; }
   int64_t bytes() const { return numel() * size_of(dtype_); }
   DType dtype() const { return dtype_; }
   Device device() const { return storage_ ? storage_->device : Device::cpu(); }
+  /// What makes another tensor of this dtype on this device: `zeros(shape, x.options())`.
+  TensorOptions options() const { return {.dtype = dtype_, .device = device()}; }
 
   /// The elements, for kernels and host code: an error if T is not the dtype. On CUDA a device pointer.
   template <class T>
@@ -74,7 +86,9 @@ class Tensor {
   /// Copies the elements of `source` (same shape and dtype, any device) into this tensor's memory and counts a change in place.
   void copy_from(const Tensor& source);
   /// Tells the graph that the elements were changed in place (optimizers and loaders call it).
-  void bump_version() { storage_->version.fetch_add(1, std::memory_order_relaxed); }
+  void bump_version() {
+    if (storage_) storage_->version.fetch_add(1, std::memory_order_relaxed);
+  }
   uint64_t version() const { return storage_ ? storage_->version.load(std::memory_order_relaxed) : 0; }
   /// True if no other handle sees this memory: an engine may then reuse it.
   bool sole_owner() const { return storage_.use_count() == 1; }
@@ -106,12 +120,6 @@ class Tensor {
   int output_index_ = 0;
 };
 
-/// What a creation function makes: `zeros({2, 3}, {.dtype = DType::float64})`.
-struct TensorOptions {
-  DType dtype = DType::float32;
-  Device device = Device::cpu();
-};
-
 /// Uninitialized elements. NaN-filled in builds with sanitizers, so that a read before a write shows.
 Tensor empty(const Shape& shape, TensorOptions options = {});
 Tensor empty_like(const Tensor& x);
@@ -129,6 +137,8 @@ Tensor scalar(double value, TensorOptions options = {});
 
 /// A copy of the elements, outside the graph.
 Tensor clone(const Tensor& x);
+/// x itself if it is on the CPU, else a copy there, outside the graph.
+Tensor to_host(const Tensor& x);
 
 /// Like NumPy: aligned columns, an ellipsis for tensors over 1000 elements, then shape and dtype.
 std::string to_string(const Tensor& x);

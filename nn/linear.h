@@ -27,7 +27,9 @@ struct Linear {
   /// x [.., in] -> [.., out].
   Tensor operator()(const Tensor& x, Location at = Location::current()) const { return linear(x, weight, bias, at); }
   /// The output in pieces of the given sizes, each a tensor of its own: one product per block of rows of the weight, no copy.
-  std::vector<Tensor> blocks(const Tensor& x, const std::vector<int64_t>& sizes, Location at = Location::current()) const;
+  std::vector<Tensor> blocks(const Tensor& x, const std::vector<int64_t>& sizes, Location at = Location::current()) const {
+    return linear_blocks(x, weight, bias, sizes, at);
+  }
 
   void visit(auto&& f) {
     f("weight", weight);

@@ -68,7 +68,7 @@ Tensor rotary(const Tensor& x, RotaryOptions options, Location at) {
   const int axis = normalize_axis("rotary", options.axis, x.rank());
   const int64_t dim = options.dim == 0 ? x.size(-1) : options.dim;
   WEFT_CHECK(options.offset >= 0, "rotary: the offset must not be negative, got {}", options.offset);
-  return rotary(x, rotary_table(options.offset + x.size(axis), dim, options.base, {.dtype = x.dtype(), .device = x.device()}), options, at);
+  return rotary(x, rotary_table(options.offset + x.size(axis), dim, options.base, x.options()), options, at);
 }
 
 Tensor rotary(const Tensor& x, const RotaryTable& table, RotaryOptions options, Location at) {

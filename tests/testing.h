@@ -15,7 +15,7 @@ namespace weft::testing {
 /// float64 normal numbers from a seed of their own.
 inline Tensor normal(const Shape& shape, uint64_t seed = 1) {
   Generator generator(seed);
-  return randn(shape, 0, 1, {.dtype = DType::float64}, &generator);
+  return randn(shape, {.dtype = DType::float64}, &generator);
 }
 
 /// Same shape and dtype, and |a - b| <= tolerance * (1 + |b|) everywhere; NaN equals NaN, infinities equal themselves.

@@ -90,12 +90,7 @@ void save_checkpoint(const fs::path& folder, const Checkpoint& checkpoint, int64
   TensorMap map;
   for (const auto& [name, tensor] : checkpoint.tensors) {
     WEFT_CHECK(tensor.defined(), "save_checkpoint: tensor \"{}\" is undefined", name);
-    Tensor host = tensor;
-    if (tensor.device().is_cuda()) {
-      host = empty(tensor.shape(), {.dtype = tensor.dtype()});
-      host.copy_from(tensor);
-    }
-    map.tensors.emplace_back(name, host);
+    map.tensors.emplace_back(name, to_host(tensor));
   }
   const std::string step = std::to_string(checkpoint.step), state = dump(checkpoint.state.json());
   map.metadata = {{state_key, state}, {step_key, step}, {checksum_key, checksum_of(map.tensors, step, state)}};

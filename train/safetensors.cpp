@@ -221,14 +221,8 @@ void save_safetensors(const std::filesystem::path& path, const TensorMap& map, N
   out.write(&length, length_bytes);
   out.write(text);
   for (size_t i : layout) {
-    const Tensor& tensor = map.tensors[i].second;
-    if (tensor.device().is_cuda()) {
-      Tensor host = empty(tensor.shape(), {.dtype = tensor.dtype()});
-      host.copy_from(tensor);
-      out.write(host.raw(), host.bytes());
-    } else {
-      out.write(tensor.raw(), tensor.bytes());
-    }
+    const Tensor host = to_host(map.tensors[i].second);
+    out.write(host.raw(), host.bytes());
   }
   out.commit();
 }

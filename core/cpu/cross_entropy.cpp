@@ -17,8 +17,7 @@ HWY_BEFORE_NAMESPACE();
 namespace weft::cpu {
 namespace HWY_NAMESPACE {
 
-constexpr int64_t loss_grain = 1 << 13;  // elements that are worth a thread
-constexpr int64_t row_block = 1 << 12;   // elements that stay in the L1 cache between their maximum and their sum
+constexpr int64_t row_block = 1 << 12;  // elements that stay in the L1 cache between their maximum and their sum
 
 template <class T>
 struct RowSums {
@@ -54,7 +53,7 @@ void cross_entropy(Tensor& loss, Tensor& lse, const Tensor& logits, const Tensor
     T *losses = loss.data<T>(), *lses = lse.data<T>();
     const T* x = logits.data<T>();
     const int64_t* target = targets.data<int64_t>();
-    parallel_for(rows, loss_grain / (size + 1) + 1, [&](int64_t begin, int64_t end) HWY_ATTR {
+    parallel_for(rows, grain_for(size, heavy_grain), [&](int64_t begin, int64_t end) HWY_ATTR {
       for (int64_t r = begin; r < end; ++r) {
         losses[r] = lses[r] = 0;
         if (target[r] == ignore_index) continue;
@@ -76,7 +75,7 @@ void cross_entropy_backward(Tensor& dlogits, const Tensor& dloss, const Tensor& 
     T* dx = dlogits.data<T>();
     const T *x = logits.data<T>(), *lses = lse.data<T>(), *dlosses = dloss.data<T>();
     const int64_t* target = targets.data<int64_t>();
-    parallel_for(rows, loss_grain / (size + 1) + 1, [&](int64_t begin, int64_t end) HWY_ATTR {
+    parallel_for(rows, grain_for(size, heavy_grain), [&](int64_t begin, int64_t end) HWY_ATTR {
       for (int64_t r = begin; r < end; ++r) {
         const T* row = x + r * size;
         T* drow = dx + r * size;

@@ -22,9 +22,6 @@ namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 using weft::HWY_NAMESPACE::Simd;
 
-/// Elements per thread below which a second one does not pay.
-inline constexpr int64_t elementwise_grain = 1 << 14;
-
 /// Stands for an operand that a formula does not read; the tensor may be undefined.
 struct NotRead {};
 

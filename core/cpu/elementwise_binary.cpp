@@ -19,7 +19,7 @@ template <class Formula>
 void binary(Tensor& y, const Tensor& a, const Tensor& b) {
   dispatch_float(y.dtype(), "binary", [&]<class T>() {
     T* out = y.data<T>();
-    parallel_for(y.numel(), elementwise_grain, [&, out](int64_t begin, int64_t end) {
+    parallel_for(y.numel(), light_grain, [&, out](int64_t begin, int64_t end) {
       BroadcastReader<T> ra(a, y.shape()), rb(b, y.shape());
       for_each_block(
           begin, end,
@@ -54,7 +54,7 @@ void binary_backward(Tensor& dx, const Tensor& dy, const Tensor& a, const Tensor
   dispatch_float(dx.dtype(), "binary_backward", [&]<class T>() {
     T* out = dx.data<T>();
     const T* in = dy.data<T>();
-    parallel_for(dx.numel(), elementwise_grain, [&, in, out](int64_t begin, int64_t end) {
+    parallel_for(dx.numel(), light_grain, [&, in, out](int64_t begin, int64_t end) {
       ReaderOf<Slope::reads_a, T> ra(a, dx.shape());
       ReaderOf<Slope::reads_b, T> rb(b, dx.shape());
       for_each_block(

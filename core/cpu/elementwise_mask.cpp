@@ -21,7 +21,7 @@ namespace HWY_NAMESPACE {
 template <class In, class Out, class F>
 void combine(Tensor& y, const Tensor& a, const Tensor& b, F f) {
   Out* out = static_cast<Out*>(y.raw());
-  parallel_for(y.numel(), elementwise_grain, [&, out, f](int64_t begin, int64_t end) {
+  parallel_for(y.numel(), light_grain, [&, out, f](int64_t begin, int64_t end) {
     BroadcastReader<In> ra(a, y.shape()), rb(b, y.shape());
     for_each_block(
         begin, end,
@@ -63,7 +63,7 @@ void logical_or(Tensor& y, const Tensor& a, const Tensor& b) {
 void logical_not(Tensor& y, const Tensor& x) {
   auto* out = static_cast<uint8_t*>(y.raw());
   const auto* in = static_cast<const uint8_t*>(x.raw());
-  parallel_for(y.numel(), elementwise_grain, [=](int64_t begin, int64_t end) HWY_ATTR {
+  parallel_for(y.numel(), light_grain, [=](int64_t begin, int64_t end) HWY_ATTR {
     for (int64_t i = begin; i < end; ++i) out[i] = in[i] ^ 1;
   });
 }
@@ -71,7 +71,7 @@ void logical_not(Tensor& y, const Tensor& x) {
 void where(Tensor& y, const Tensor& mask, const Tensor& a, const Tensor& b) {
   dispatch_size(y.dtype(), [&]<class T>() {
     T* out = static_cast<T*>(y.raw());
-    parallel_for(y.numel(), elementwise_grain, [&, out](int64_t begin, int64_t end) {
+    parallel_for(y.numel(), light_grain, [&, out](int64_t begin, int64_t end) {
       BroadcastReader<uint8_t> rm(mask, y.shape());
       BroadcastReader<T> ra(a, y.shape()), rb(b, y.shape());
       for_each_block(
@@ -97,7 +97,7 @@ void triangular_mask(Tensor& y, int64_t diagonal, bool upper) {
   const int64_t columns = y.size(-1), rows = y.size(-2);
   bool* out = y.data<bool>();
   if (columns == 0) return;
-  parallel_for(y.numel() / columns, elementwise_grain / columns, [=](int64_t begin, int64_t end) {
+  parallel_for(y.numel() / columns, grain_for(columns), [=](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       bool* line = out + row * columns;
       const int64_t last = row % rows + diagonal;  // the last column of the lower triangle, the first of the upper

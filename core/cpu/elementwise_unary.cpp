@@ -23,7 +23,7 @@ void unary(Tensor& y, const Tensor& x, P... p) {
   dispatch_float(x.dtype(), "unary", [&]<class T>() {
     T* out = y.data<T>();
     const T* in = x.data<T>();
-    parallel_for(y.numel(), elementwise_grain, [=](int64_t begin, int64_t end) HWY_ATTR {
+    parallel_for(y.numel(), light_grain, [=](int64_t begin, int64_t end) HWY_ATTR {
       map([=](Simd<T> vx) HWY_ATTR { return Formula::value(vx, Simd<T>(p)...); }, end - begin, out + begin, in + begin);
     });
   });
@@ -33,7 +33,7 @@ template <class Formula, class... P>
 void unary_backward(Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& y, P... p) {
   dispatch_float(dx.dtype(), "unary_backward", [&]<class T>() {
     T* out = dx.data<T>();
-    parallel_for(dx.numel(), elementwise_grain, [&, out](int64_t begin, int64_t end) HWY_ATTR {
+    parallel_for(dx.numel(), light_grain, [&, out](int64_t begin, int64_t end) HWY_ATTR {
       map([=](Simd<T> vdy, Simd<T> vx, Simd<T> vy) HWY_ATTR { return vdy * Formula::slope(vx, vy, Simd<T>(p)...); }, end - begin,
           out + begin, operand<true, T>(dy, begin), operand<Formula::slope_reads_x, T>(x, begin),
           operand<Formula::slope_reads_y, T>(y, begin));

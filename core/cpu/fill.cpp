@@ -97,16 +97,21 @@ void accumulate(Tensor& x, const Tensor& y, double alpha) {
 }
 
 void count_nonfinite(Tensor& y, const Tensor& x) {
-  std::atomic<int64_t> total{0};
+  std::atomic<int64_t> nan{0}, infinite{0};
   dispatch_float(x.dtype(), "count_nonfinite", [&]<class T>() {
     const T* in = x.data<T>();
-    parallel_for(x.numel(), memory_grain, [=, &total](int64_t begin, int64_t end) HWY_ATTR {
-      int64_t count = 0;
-      for (int64_t i = begin; i < end; ++i) count += in[i] - in[i] != T(0) ? 1 : 0;
-      total += count;
+    parallel_for(x.numel(), memory_grain, [=, &nan, &infinite](int64_t begin, int64_t end) HWY_ATTR {
+      int64_t nans = 0, both = 0;
+      for (int64_t i = begin; i < end; ++i) {
+        nans += in[i] != in[i] ? 1 : 0;
+        both += in[i] - in[i] != T(0) ? 1 : 0;
+      }
+      nan += nans;
+      infinite += both - nans;
     });
   });
-  *y.data<int64_t>() = total;
+  y.data<int64_t>()[0] = nan;
+  y.data<int64_t>()[1] = infinite;
 }
 
 }  // namespace HWY_NAMESPACE

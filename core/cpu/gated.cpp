@@ -15,17 +15,17 @@ namespace HWY_NAMESPACE {
 #include "weft/core/elementwise.def"
 #undef UNARY
 
-// Calls f with the formula of an activation, in the order of enum Gate.
+// Calls f with the formula of a gate.
 template <class F>
-void dispatch_gate(int activation, F&& f) {
-  switch (activation) {
-    case 0:
+void dispatch_gate(Gate gate, F&& f) {
+  switch (gate) {
+    case Gate::gelu:
       return f(gelu_formula());
-    case 1:
+    case Gate::silu:
       return f(silu_formula());
-    case 2:
+    case Gate::sigmoid:
       return f(sigmoid_formula());
-    default:
+    case Gate::relu:
       return f(relu_formula());
   }
 }
@@ -36,7 +36,7 @@ void gate_rows(Formula, Tensor& y, const Tensor& h) {
   const T* in = h.data<T>();
   const int64_t size = y.size(-1);
   if (size == 0) return;
-  parallel_for(y.numel() / size, elementwise_grain / size, [=](int64_t begin, int64_t end) HWY_ATTR {
+  parallel_for(y.numel() / size, grain_for(size), [=](int64_t begin, int64_t end) HWY_ATTR {
     for (int64_t row = begin; row < end; ++row) {
       const T* h1 = in + row * 2 * size;
       map([](Simd<T> v1, Simd<T> v2) HWY_ATTR { return Formula::value(v1) * v2; }, size, out + row * size, h1, h1 + size);
@@ -44,8 +44,8 @@ void gate_rows(Formula, Tensor& y, const Tensor& h) {
   });
 }
 
-void gated_activation(Tensor& y, const Tensor& h, int activation) {
-  dispatch_float(h.dtype(), "gated", [&]<class T>() { dispatch_gate(activation, [&](auto formula) { gate_rows<T>(formula, y, h); }); });
+void gated_activation(Tensor& y, const Tensor& h, Gate gate) {
+  dispatch_float(h.dtype(), "gated", [&]<class T>() { dispatch_gate(gate, [&](auto formula) { gate_rows<T>(formula, y, h); }); });
 }
 
 // y = act(h1) * h2: dh1 = dy * h2 * act'(h1), dh2 = dy * act(h1).
@@ -57,7 +57,7 @@ void gate_rows_backward(Formula, Tensor& dh, const Tensor& dy, const Tensor& h) 
   const T* dout = dy.data<T>();
   const int64_t size = dy.size(-1);
   if (size == 0) return;
-  parallel_for(dy.numel() / size, elementwise_grain / size, [=](int64_t begin, int64_t end) HWY_ATTR {
+  parallel_for(dy.numel() / size, grain_for(size), [=](int64_t begin, int64_t end) HWY_ATTR {
     for (int64_t row = begin; row < end; ++row) {
       const T* h1 = in + row * 2 * size;
       const T* d = dout + row * size;
@@ -73,9 +73,9 @@ void gate_rows_backward(Formula, Tensor& dh, const Tensor& dy, const Tensor& h) 
   });
 }
 
-void gated_activation_backward(Tensor& dh, const Tensor& dy, const Tensor& h, int activation) {
+void gated_activation_backward(Tensor& dh, const Tensor& dy, const Tensor& h, Gate gate) {
   dispatch_float(h.dtype(), "gated",
-                 [&]<class T>() { dispatch_gate(activation, [&](auto formula) { gate_rows_backward<T>(formula, dh, dy, h); }); });
+                 [&]<class T>() { dispatch_gate(gate, [&](auto formula) { gate_rows_backward<T>(formula, dh, dy, h); }); });
 }
 
 }  // namespace HWY_NAMESPACE
@@ -88,9 +88,9 @@ namespace weft::cpu {
 HWY_EXPORT(gated_activation);
 HWY_EXPORT(gated_activation_backward);
 
-void gated_activation(Tensor& y, const Tensor& h, int activation) { HWY_DYNAMIC_DISPATCH(gated_activation)(y, h, activation); }
-void gated_activation_backward(Tensor& dh, const Tensor& dy, const Tensor& h, int activation) {
-  HWY_DYNAMIC_DISPATCH(gated_activation_backward)(dh, dy, h, activation);
+void gated_activation(Tensor& y, const Tensor& h, Gate gate) { HWY_DYNAMIC_DISPATCH(gated_activation)(y, h, gate); }
+void gated_activation_backward(Tensor& dh, const Tensor& dy, const Tensor& h, Gate gate) {
+  HWY_DYNAMIC_DISPATCH(gated_activation_backward)(dh, dy, h, gate);
 }
 
 }  // namespace weft::cpu

@@ -11,9 +11,6 @@
 namespace weft::cpu {
 namespace {
 
-constexpr int64_t grain_elements = int64_t{1} << 14;
-int64_t grain_for(int64_t elements_per_task) { return std::max<int64_t>(1, grain_elements / std::max<int64_t>(1, elements_per_task)); }
-
 // Calls f(o, begin, end) for ranges of columns of each of `outer` blocks of [rows, columns], over the threads: whoever has a column has
 // all its rows, so what is added up down a column goes in the order of the rows. Narrower ranges would share cache lines.
 template <class F>
@@ -106,7 +103,7 @@ void one_hot(Tensor& y, const Tensor& index) {
   fill(one, 1);
   auto* out = static_cast<std::byte*>(y.raw());
   with_constant_size(size_of(y.dtype()), [&](auto bytes) {
-    parallel_for(index.numel(), grain_elements, [&](int64_t begin, int64_t end) {
+    parallel_for(index.numel(), light_grain, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) std::memcpy(out + (i * classes + at[i]) * bytes, one.raw(), static_cast<size_t>(bytes));
     });
   });

@@ -145,7 +145,7 @@ HWY_INLINE T max_row(int64_t size, F f) {
   return max_of(fold_row<T>(size, lowest, f, [](Simd<T> a, Simd<T> b) HWY_ATTR { return max(a, b); }));
 }
 
-constexpr int64_t axis_grain = 1 << 13;           // elements that are worth a thread
+constexpr int64_t part_rows = 64;                 // rows that are added up before they meet a column's total: fewer roundings
 constexpr int64_t column_block = 1 << 14;         // elements of a block of columns: what a second pass finds in the cache
 constexpr int64_t most_block_columns = 1 << 10;   // room for one number per column on the stack
 constexpr int64_t fewest_block_columns = 1 << 8;  // ... and what makes a block: longer columns are taken as wide as possible instead
@@ -156,7 +156,7 @@ template <class Rows, class Columns>
 void along_axis(AxisView v, Rows rows, Columns columns) {
   if (v.outer * v.length * v.inner == 0) return;
   if (v.inner == 1) {
-    parallel_for(v.outer, axis_grain / v.length + 1, [&](int64_t begin, int64_t end) HWY_ATTR {
+    parallel_for(v.outer, grain_for(v.length, heavy_grain), [&](int64_t begin, int64_t end) HWY_ATTR {
       for (int64_t row = begin; row < end; ++row) rows(row);
     });
     return;
@@ -164,7 +164,7 @@ void along_axis(AxisView v, Rows rows, Columns columns) {
   const int64_t fitting = column_block / v.length >= fewest_block_columns ? column_block / v.length : most_block_columns;
   const int64_t width = std::min({v.inner, fitting, most_block_columns});
   const int64_t blocks = (v.inner + width - 1) / width;
-  parallel_for(v.outer * blocks, axis_grain / (v.length * width) + 1, [&](int64_t begin, int64_t end) HWY_ATTR {
+  parallel_for(v.outer * blocks, grain_for(v.length * width, heavy_grain), [&](int64_t begin, int64_t end) HWY_ATTR {
     for (int64_t item = begin; item < end; ++item) {
       const int64_t column = item % blocks * width;
       columns(item / blocks * v.length * v.inner + column, std::min(width, v.inner - column));

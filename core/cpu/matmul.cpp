@@ -1,4 +1,4 @@
-// Matrix products on OpenBLAS, shared out over the threads here, and the bias epilogue of a linear layer.
+// Matrix products on OpenBLAS, shared out over the threads here.
 #include <cblas.h>
 
 #include <algorithm>
@@ -152,6 +152,7 @@ void matmul(Tensor& y, const Tensor& a, const Tensor& b, bool transpose_a, bool 
     return;
   }
   prepare_blas();
+  apply_num_threads();
   int64_t batch = batch_size(y.shape());
   const int64_t batch_a = batch_size(a.shape()), batch_b = batch_size(b.shape());
   if (batch_b == 1 && batch_a == batch && !transpose_a) {  // every matrix of a meets the same b: one tall product
@@ -179,23 +180,6 @@ void matmul(Tensor& y, const Tensor& a, const Tensor& b, bool transpose_a, bool 
         for (int64_t i = begin; i < end; ++i) one(i);
       });
     }
-  });
-}
-
-void add_bias(Tensor& y, const Tensor& bias) {
-  const int64_t columns = bias.numel();
-  if (columns == 0) return;
-  const int64_t rows = y.numel() / columns;
-  dispatch_float(y.dtype(), "add_bias", [&]<class T>() {
-    const T* add = bias.data<T>();
-    T* out = y.data<T>();
-    parallel_for(rows, std::max<int64_t>(1, (int64_t{1} << 15) / columns), [&](int64_t begin, int64_t end) {
-      for (int64_t row = begin; row < end; ++row) {
-        T* line = out + row * columns;
-#pragma omp simd
-        for (int64_t i = 0; i < columns; ++i) line[i] += add[i];
-      }
-    });
   });
 }
 

@@ -18,9 +18,8 @@ HWY_BEFORE_NAMESPACE();
 namespace weft::cpu {
 namespace HWY_NAMESPACE {
 
-constexpr int64_t norm_grain = 1 << 13;  // elements that are worth a thread
-constexpr int64_t most_partials = 64;    // rows are cut into at most so many pieces, each with its own sums for weight and bias
-constexpr int64_t fewest_rows = 16;      // ... of at least so many rows: the pieces depend on the shape alone
+constexpr int64_t most_partials = 64;  // rows are cut into at most so many pieces, each with its own sums for weight and bias
+constexpr int64_t fewest_rows = 16;    // ... of at least so many rows: the pieces depend on the shape alone
 
 template <class T>
 const T* data_or_null(const Tensor& x) {
@@ -45,7 +44,7 @@ T inverse_deviation(const T* x, int64_t size, T mean, double eps) {
 template <bool centered, class T>
 void normalize_rows(T* y, T* means, T* rstds, const T* x, const T* weight, const T* bias, int64_t rows, int64_t size, double eps) {
   using S = Simd<T>;
-  parallel_for(rows, norm_grain / (size + 1) + 1, [&](int64_t begin, int64_t end) HWY_ATTR {
+  parallel_for(rows, grain_for(size, heavy_grain), [&](int64_t begin, int64_t end) HWY_ATTR {
     for (int64_t r = begin; r < end; ++r) {
       const T* from = x + r * size;
       T* to = y + r * size;
@@ -78,7 +77,7 @@ void normalize_rows_backward(T* dx, Tensor& dweight, Tensor& dbias, const T* dy,
   Tensor weight_sums = partial_sums(dweight), bias_sums = partial_sums(dbias);
   T* const all_weight_sums = weight_sums.defined() ? weight_sums.data<T>() : nullptr;
   T* const all_bias_sums = bias_sums.defined() ? bias_sums.data<T>() : nullptr;
-  parallel_for(pieces, norm_grain / (piece * size + 1) + 1, [&](int64_t begin, int64_t end) HWY_ATTR {
+  parallel_for(pieces, grain_for(piece * size, heavy_grain), [&](int64_t begin, int64_t end) HWY_ATTR {
     for (int64_t p = begin; p < end; ++p) {
       T* const dw = all_weight_sums != nullptr ? all_weight_sums + p * size : nullptr;
       T* const db = all_bias_sums != nullptr ? all_bias_sums + p * size : nullptr;
@@ -127,7 +126,7 @@ template <class T>
 void normalize_groups(T* y, T* means, T* rstds, const T* x, const T* weight, const T* bias, GroupSizes g, double eps) {
   using S = Simd<T>;
   const int64_t length = g.per_group() * g.size;
-  parallel_for(g.rows(), norm_grain / (length + 1) + 1, [&](int64_t begin, int64_t end) HWY_ATTR {
+  parallel_for(g.rows(), grain_for(length, heavy_grain), [&](int64_t begin, int64_t end) HWY_ATTR {
     for (int64_t r = begin; r < end; ++r) {
       const T* row = x + r * length;
       means[r] = sum_row<T>(length, [&](int64_t i, int64_t n) HWY_ATTR { return S::load_n(row + i, n); }) / static_cast<T>(length);
@@ -151,7 +150,7 @@ void normalize_groups_backward(T* dx, Tensor& dweight, Tensor& dbias, const T* d
   const int64_t length = g.per_group() * g.size;
   Tensor weight_sums = zeros({g.batch, g.channels}, {.dtype = dtype_of<T>}), bias_sums = zeros_like(weight_sums);
   T *sum_dh = weight_sums.data<T>(), *sum_d = bias_sums.data<T>();
-  parallel_for(g.rows(), norm_grain / (length + 1) + 1, [&](int64_t begin, int64_t end) HWY_ATTR {
+  parallel_for(g.rows(), grain_for(length, heavy_grain), [&](int64_t begin, int64_t end) HWY_ATTR {
     for (int64_t r = begin; r < end; ++r) {
       const S mean = means[r], rstd = rstds[r];
       const auto weight_of = [&](int64_t k) { return weight != nullptr ? weight[r % g.groups * g.per_group() + k] : T(1); };

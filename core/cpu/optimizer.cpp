@@ -43,17 +43,11 @@ void for_each_piece(std::span<ParameterSlot> slots, const char* op, F f) {
   const std::vector<Piece> pieces = cut(slots.size(), [&](size_t t) { return slots[t].value.numel(); });
   parallel_for(static_cast<int64_t>(pieces.size()), 1, [&](int64_t first, int64_t last) HWY_ATTR {
     for (int64_t p = first; p < last; ++p) {
-      const auto [t, begin, end] = pieces[static_cast<size_t>(p)];
-      ParameterSlot& slot = slots[t];
-      dispatch_float(slot.value.dtype(), op,
-                     [&, begin = begin, end = end]<class T>() HWY_ATTR { f.template operator()<T>(slot, begin, end); });
+      const Piece& piece = pieces[static_cast<size_t>(p)];
+      ParameterSlot& slot = slots[piece.tensor];
+      dispatch_float(slot.value.dtype(), op, [&]<class T>() HWY_ATTR { f.template operator()<T>(slot, piece.begin, piece.end); });
     }
   });
-}
-
-template <class T>
-T* data_or_null(Tensor& x) {
-  return x.defined() ? x.data<T>() : nullptr;
 }
 
 // In PyTorch's order of operations:
@@ -153,9 +147,10 @@ void squared_norm(Tensor& y, std::span<const Tensor> xs) {
   std::vector<double> partial(pieces.size());
   parallel_for(static_cast<int64_t>(pieces.size()), 2, [&](int64_t first, int64_t last) HWY_ATTR {
     for (int64_t p = first; p < last; ++p) {
-      const auto [t, begin, end] = pieces[static_cast<size_t>(p)];
-      dispatch_float(xs[t].dtype(), "squared_norm", [&, t = t, begin = begin, end = end]<class T>() HWY_ATTR {
-        partial[static_cast<size_t>(p)] = sum_of_squares(xs[t].data<T>() + begin, end - begin);
+      const Piece& piece = pieces[static_cast<size_t>(p)];
+      const Tensor& x = xs[piece.tensor];
+      dispatch_float(x.dtype(), "squared_norm", [&]<class T>() HWY_ATTR {
+        partial[static_cast<size_t>(p)] = sum_of_squares(x.data<T>() + piece.begin, piece.end - piece.begin);
       });
     }
   });

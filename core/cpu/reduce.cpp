@@ -21,7 +21,6 @@ namespace weft::cpu {
 namespace HWY_NAMESPACE {
 
 constexpr int64_t piece_size = 1 << 15;  // elements behind one partial result: what a second pass still finds in the L2 cache
-constexpr int64_t part_rows = 64;        // rows that are summed into columns before they meet the total: few roundings here too
 constexpr int64_t tile_width = 1 << 10;  // columns that are reduced side by side
 constexpr int64_t fold_width = 256;      // narrower rows are reduced several at a time
 

@@ -62,9 +62,8 @@ void rotate_halves(T* y, const T* x, const T* cos, const T* sin, T sign, int64_t
 
 template <class T>
 void rotate_rows(T* y, const T* x, const T* cos, const T* sin, RotaryRows rows, bool half_split, bool inverse) {
-  constexpr int64_t grain = 1 << 14;  // elements worth a thread
   const T sign = inverse ? T(-1) : T(1);
-  parallel_for(rows.count, grain / std::max<int64_t>(rows.width, 1), [&](int64_t begin, int64_t end) HWY_ATTR {
+  parallel_for(rows.count, grain_for(rows.width), [&](int64_t begin, int64_t end) HWY_ATTR {
     for (int64_t r = begin; r < end; ++r) {
       const int64_t position = rows.first + (r / rows.inner) % rows.length;
       const T* c = cos + position * rows.pairs;

@@ -19,7 +19,6 @@ HWY_BEFORE_NAMESPACE();
 namespace weft::cpu {
 namespace HWY_NAMESPACE {
 
-constexpr int64_t scan_grain = 1 << 14;  // elements that are worth a thread
 constexpr int64_t scan_piece = 1 << 14;  // elements of a piece of a long line
 constexpr int64_t scan_columns = 512;
 
@@ -63,7 +62,7 @@ void argmax(Tensor& y, const Tensor& x, int axis) {
     int64_t* ys = y.data<int64_t>();
     const T* xs = x.data<T>();
     const int64_t tiles = (v.inner + scan_columns - 1) / scan_columns, width = std::min(v.inner, scan_columns);
-    parallel_for(v.outer * tiles, scan_grain / (v.length * width) + 1, [&](int64_t begin, int64_t end) HWY_ATTR {
+    parallel_for(v.outer * tiles, grain_for(v.length * width), [&](int64_t begin, int64_t end) HWY_ATTR {
       for (int64_t item = begin; item < end; ++item) {
         const int64_t o = item / tiles, column = item % tiles * scan_columns;
         const T* from = xs + o * v.length * v.inner + column;
@@ -155,7 +154,7 @@ void cumsum_rows(T* y, const T* x, int64_t rows, int64_t length, bool reverse) {
   const auto size_of = [&](int64_t p) { return std::min(size, length - p * size); };
   std::vector<double> carry(static_cast<size_t>(pieces > 1 ? rows * pieces : 0));
   if (pieces > 1) {
-    parallel_for(rows * pieces, scan_grain / size + 1, [&](int64_t begin, int64_t end) HWY_ATTR {
+    parallel_for(rows * pieces, grain_for(size), [&](int64_t begin, int64_t end) HWY_ATTR {
       for (int64_t item = begin; item < end; ++item) {
         const int64_t p = item % pieces;
         carry[static_cast<size_t>(item)] = line_sum(x + item / pieces * length + p * size, size_of(p));
@@ -168,7 +167,7 @@ void cumsum_rows(T* y, const T* x, int64_t rows, int64_t length, bool reverse) {
       }
     }
   }
-  parallel_for(rows * pieces, scan_grain / size + 1, [&](int64_t begin, int64_t end) HWY_ATTR {
+  parallel_for(rows * pieces, grain_for(size), [&](int64_t begin, int64_t end) HWY_ATTR {
     for (int64_t item = begin; item < end; ++item) {
       const int64_t p = item % pieces, at = item / pieces * length + p * size;
       scan_line(y + at, x + at, size_of(p), pieces > 1 ? carry[static_cast<size_t>(item)] : 0, reverse);
@@ -179,7 +178,7 @@ void cumsum_rows(T* y, const T* x, int64_t rows, int64_t length, bool reverse) {
 template <class T>
 void cumsum_columns(T* y, const T* x, AxisView v, bool reverse) {
   const int64_t tiles = (v.inner + scan_columns - 1) / scan_columns, width = std::min(v.inner, scan_columns);
-  parallel_for(v.outer * tiles, scan_grain / (v.length * width) + 1, [&](int64_t begin, int64_t end) HWY_ATTR {
+  parallel_for(v.outer * tiles, grain_for(v.length * width), [&](int64_t begin, int64_t end) HWY_ATTR {
     for (int64_t item = begin; item < end; ++item) {
       const int64_t column = item % tiles * scan_columns, columns = std::min(width, v.inner - column);
       double total[scan_columns] = {};

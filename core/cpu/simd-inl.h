@@ -45,7 +45,8 @@ namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 // The scalar versions stay visible beside the vector overloads below.
-using weft::abs, weft::sqrt, weft::rsqrt, weft::square, weft::floor, weft::max, weft::min, weft::select, weft::mul_add, weft::is_nan;
+using weft::abs, weft::sqrt, weft::rsqrt, weft::square, weft::floor, weft::round, weft::max, weft::min, weft::select, weft::mul_add,
+    weft::is_nan;
 
 template <class T>
 struct Simd;
@@ -67,7 +68,6 @@ struct SimdMask {
   /// Lane by lane, mask ? a : b.
   friend HWY_ATTR HWY_INLINE Simd<T> select(SimdMask mask, Simd<T> a, Simd<T> b) { return hn::IfThenElse(mask.m, a.v, b.v); }
   friend HWY_ATTR HWY_INLINE bool any(SimdMask a) { return !hn::AllFalse(D(), a.m); }
-  friend HWY_ATTR HWY_INLINE bool all(SimdMask a) { return hn::AllTrue(D(), a.m); }
 };
 
 template <class T>
@@ -138,6 +138,8 @@ struct Simd {
   friend HWY_ATTR HWY_INLINE Simd rsqrt(Simd a) { return 1 / sqrt(a); }
   friend HWY_ATTR HWY_INLINE Simd square(Simd a) { return a * a; }
   friend HWY_ATTR HWY_INLINE Simd floor(Simd a) { return hn::Floor(a.v); }
+  /// Halves to even.
+  friend HWY_ATTR HWY_INLINE Simd round(Simd a) { return hn::Round(a.v); }
   /// The magnitude of a with the sign of b.
   friend HWY_ATTR HWY_INLINE Simd copy_sign(Simd a, Simd b) { return hn::CopySign(a.v, b.v); }
   /// a * b + c, rounded once where the machine has fused multiply-add.

@@ -19,8 +19,6 @@ HWY_BEFORE_NAMESPACE();
 namespace weft::cpu {
 namespace HWY_NAMESPACE {
 
-constexpr int64_t part_rows = 64;
-
 template <class T>
 constexpr T negative_infinity = -std::numeric_limits<T>::infinity();
 
@@ -184,7 +182,7 @@ void log_softmax_columns_backward(T* dx, const T* dy, const T* y, AxisView v, in
 template <class T, class Columns>
 void short_rows_forward(T* y, const T* x, AxisView v, Columns columns) {
   const int64_t blocks = (v.outer + short_rows - 1) / short_rows;
-  parallel_for(blocks, axis_grain / (short_rows * v.length) + 1, [&](int64_t begin, int64_t end) HWY_ATTR {
+  parallel_for(blocks, grain_for(short_rows * v.length, heavy_grain), [&](int64_t begin, int64_t end) HWY_ATTR {
     T from[short_size * short_rows], to[short_size * short_rows];
     for (int64_t block = begin; block < end; ++block) {
       const int64_t count = std::min(short_rows, v.outer - block * short_rows), at = block * short_rows * v.length;

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <vector>
 
+#include "weft/core/cpu/axis.h"
 #include "weft/core/cpu/parallel.h"
 #include "weft/core/kernels.h"
 
@@ -53,17 +54,15 @@ struct Entry {
 
 template <class T>
 void sort_lines(Tensor& values, Tensor& indices, const Tensor& x, int axis, bool descending) {
-  const int64_t size = x.shape()[axis], kept = values.shape()[axis];
+  const AxisView v = view_along(x.shape(), axis);
+  const int64_t size = v.length, inner = v.inner, kept = values.shape()[axis];
   WEFT_CHECK(sizeof(T) == 8 || size < (int64_t{1} << 32), "sort: lines of at most 2^32 elements, got {}", size);
-  int64_t outer = 1, inner = 1;
-  for (int i = 0; i < axis; ++i) outer *= x.shape()[i];
-  for (int i = axis + 1; i < x.rank(); ++i) inner *= x.shape()[i];
   const T* in = x.data<T>();
   T* out = values.data<T>();
   int64_t* where = indices.data<int64_t>();
   if (kept == 0) return;
-  constexpr int64_t grain = 1 << 11;  // elements
-  parallel_for(outer * inner, std::max<int64_t>(1, grain / size), [&](int64_t begin, int64_t end) {
+  constexpr int64_t sort_grain = 1 << 11;  // elements worth a thread
+  parallel_for(v.outer * inner, grain_for(size, sort_grain), [&](int64_t begin, int64_t end) {
     std::vector<Entry<T>> entries(static_cast<size_t>(size));
     using Place = decltype(Entry<T>::place);
     for (int64_t l = begin; l < end; ++l) {

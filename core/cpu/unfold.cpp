@@ -49,8 +49,7 @@ struct Windows {
 
   template <class F>
   void for_planes(F&& f) const {
-    constexpr int64_t grain = int64_t{1} << 14;  // elements
-    parallel_for(planes, grain / std::max<int64_t>(1, kernel_h * kernel_w * out_h() * out_w()), [&](int64_t begin, int64_t end) {
+    parallel_for(planes, grain_for(kernel_h * kernel_w * out_h() * out_w()), [&](int64_t begin, int64_t end) {
       for (int64_t plane = begin; plane < end; ++plane) f(plane);
     });
   }

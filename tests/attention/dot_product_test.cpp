@@ -265,7 +265,7 @@ TEST_CASE("dot_product: memory grows with N, not with N^2") {
     reset_peak_bytes();
     {
       const Tensor y = dot_product(q, k, v, {.causal = true}).y;
-      gradients({{y}}, {{y}}, {{q, k, v}});
+      gradients(y, {q, k, v}, y);
     }
     CHECK(bytes_in_use() == before);
     return peak_bytes() - before;
@@ -302,7 +302,7 @@ TEST_CASE("dot_product: check vectors") {
                bias = parameter(wave(4.5, {3, 5}));
   const Tensor y = dot_product(q, k, v, {.causal = true, .bias = bias}).y;
   CHECK(close(y, value({0.13084938, -0.17343681, -0.01248493, -0.28417796, 0.28966708, -0.00727742}, {1, 3, 1, 2}), 1e-8));
-  const Grads grads = gradients({{y}}, {{wave(3.4, {1, 3, 1, 2})}}, {{q, k, v, bias}});
+  const Grads grads = gradients(y, {q, k, v, bias}, wave(3.4, {1, 3, 1, 2}));
   CHECK(close(grads[0], value({-0.05948121, -0.11485665, -0.24501806, -0.36387141, -0.14650810, -0.25076600}, {1, 3, 1, 2}), 1e-8));
   CHECK(close(
       grads[1],

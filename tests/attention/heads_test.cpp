@@ -11,7 +11,7 @@ using namespace weft;
 
 namespace {
 
-Tensor random64(const Shape& shape) { return randn(shape, 0, 1, {.dtype = DType::float64}); }
+Tensor random64(const Shape& shape) { return randn(shape, {.dtype = DType::float64}); }
 
 }  // namespace
 

@@ -94,7 +94,7 @@ TEST_CASE("local: compact weights hold the window, and their gradient is the den
         }
       }
       CHECK(same);
-      const Grads from_compact = gradients({{compact}}, {{cotangent}}, {{q, k}}), from_dense = gradients({{dense}}, {{spread}}, {{q, k}});
+      const Grads from_compact = gradients(compact, {q, k}, cotangent), from_dense = gradients(dense, {q, k}, spread);
       CHECK(distance(from_compact[0], from_dense[0]) < 1e-14);
       CHECK(distance(from_compact[1], from_dense[1]) < 1e-14);
     }
@@ -111,7 +111,7 @@ TEST_CASE("local: time and memory grow with N, not with N^2") {
     reset_peak_bytes();
     {
       const Tensor y = local(q, k, v, {.window = 64}).y;
-      gradients({{y}}, {{y}}, {{q, k, v}});
+      gradients(y, {q, k, v}, y);
     }
     CHECK(bytes_in_use() == before);
     return static_cast<double>(peak_bytes() - before);

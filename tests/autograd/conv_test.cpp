@@ -144,7 +144,8 @@ TEST_CASE("errors of convolutions") {
   CHECK_THROWS_WITH_AS(conv2d(x, weight, zeros({5})), "conv2d: weight is float32 [6, 4, 3, 3], so bias should be [6], got float32 [5]",
                        Error);
   CHECK_THROWS_WITH_AS(conv2d(x, zeros({6, 4, 3, 3}, {.dtype = DType::float64})),
-                       "conv2d: x is float32 [1, 4, 5, 5], but the weight is float64 [6, 4, 3, 3]; dtypes and devices must agree", Error);
+                       "conv2d: x is float32 [1, 4, 5, 5], but weight is float64 [6, 4, 3, 3]; convert one with to(x, DType::float32)",
+                       Error);
   CHECK_THROWS_WITH_AS(conv1d(x, weight),
                        "conv1d: expected x [B, C, N] and weight [O, C / groups, k], got float32 [1, 4, 5, 5] and float32 [6, 4, 3, 3]",
                        Error);

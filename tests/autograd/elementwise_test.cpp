@@ -52,6 +52,11 @@ TEST_CASE("elementwise: unary rows equal the C library") {
   const std::map<std::string, std::function<double(double)>> library = {
       {"neg", [](double x) { return -x; }},
       {"abs", [](double x) { return std::fabs(x); }},
+      {"sign", [](double x) { return x > 0   ? 1
+                                     : x < 0 ? -1
+                                             : x; }},
+      {"floor", [](double x) { return std::floor(x); }},
+      {"round", [](double x) { return std::nearbyint(x); }},
       {"square", [](double x) { return x * x; }},
       {"sqrt", [](double x) { return std::sqrt(x); }},
       {"rsqrt", [](double x) { return 1 / std::sqrt(x); }},
@@ -94,7 +99,7 @@ TEST_CASE("elementwise: unary rows equal the C library") {
     check_values(leaky_relu(x, 0.1), [&](size_t i) { return in[i] > 0 ? in[i] : (dtype == DType::float32 ? double{0.1F} : 0.1) * in[i]; });
     check_values(elu(x, 0.5), [&](size_t i) { return in[i] > 0 ? in[i] : 0.5 * std::expm1(in[i]); });
     check_values(softcap(x, 4), [&](size_t i) { return 4 * std::tanh(in[i] / 4); });
-    check_values(clamp_min(clamp_max(x, 2), -1), [&](size_t i) { return std::clamp(in[i], -1.0, 2.0); });
+    check_values(clamp(x, -1, 2), [&](size_t i) { return std::clamp(in[i], -1.0, 2.0); });
   }
 }
 
@@ -112,6 +117,13 @@ TEST_CASE("elementwise: NaN, infinities and zeros") {
   check(maximum(x, zeros({5}, f64)), {not_a_number, inf, 0, 0, 0});
   check(minimum(zeros({5}, f64), x), {not_a_number, 0, -inf, 0, 0});
   check(clamp_min(x, -1), {not_a_number, inf, -1, 0, 0});
+  check(clamp(x, -1, 2), {not_a_number, 2, -1, 0, 0});
+  check(sign(x), {not_a_number, 1, -1, 0, 0});
+  check(floor(x), {not_a_number, inf, -inf, 0, 0});
+  check(round(x), {not_a_number, inf, -inf, 0, 0});
+  const Tensor halves = from_vector<double>({-2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 1e300}, {7});
+  check(round(halves), {-2, -2, -0.0, 0, 2, 2, 1e300});
+  check(floor(halves), {-3, -2, -1, 0, 1, 2, 1e300});
   CHECK(equal(x, x).to_vector<bool>() == std::vector<bool>{false, true, true, true, true});
   CHECK(not_equal(x, x).to_vector<bool>() == std::vector<bool>{true, false, false, false, false});
 }
@@ -125,6 +137,10 @@ TEST_CASE("elementwise: gradients at kinks and ties") {
   CHECK(slope([](const Tensor& x) { return relu(x); }, 0) == 0);
   CHECK(slope([](const Tensor& x) { return abs(x); }, 0) == 0);
   CHECK(slope([](const Tensor& x) { return clamp_min(x, 0); }, 0) == 1);
+  for (double at : {0.0, 0.5, 1.0}) CHECK(slope([](const Tensor& x) { return clamp(x, 0, 1); }, at) == 1);
+  for (double at : {-0.1, 1.1}) CHECK(slope([](const Tensor& x) { return clamp(x, 0, 1); }, at) == 0);
+  CHECK(slope([](const Tensor& x) { return sign(x); }, 0) == 0);
+  CHECK(slope([](const Tensor& x) { return floor(x); }, 1) == 0);
   CHECK(slope([](const Tensor& x) { return pow_scalar(x, 0); }, 0) == 0);
   CHECK(slope([](const Tensor& x) { return log_sigmoid(x); }, 40) == doctest::Approx(std::exp(-40)).epsilon(1e-12));
   for (DType dtype : {DType::float32, DType::float64}) {  // saturated, nothing overflows
@@ -210,19 +226,22 @@ TEST_CASE("elementwise: errors name the op, what came and the way out") {
                m = zeros({2, 3}, {.dtype = DType::boolean});
   CHECK_THROWS_WITH_AS(tanh(Tensor()), "tanh: the tensor is undefined", Error);
   CHECK_THROWS_WITH_AS(tanh(i), "tanh: expected float32 or float64, got int64 [3]; convert with to(x, DType::float32)", Error);
-  CHECK_THROWS_WITH_AS(add(x, d), "add: dtypes float32 and float64 differ; convert one with to(x, DType::float32)", Error);
-  CHECK_THROWS_WITH_AS(add(x, Tensor()), "add: the operands are float32 [2, 3] and an undefined tensor", Error);
+  CHECK_THROWS_WITH_AS(add(x, d), "add: a is float32 [2, 3], but b is float64 [2, 3]; convert one with to(x, DType::float32)", Error);
+  CHECK_THROWS_WITH_AS(add(x, Tensor()), "add: a is float32 [2, 3], but b is an undefined tensor; both must be given", Error);
   CHECK_THROWS_WITH_AS(mul(i, i), "mul: expected float32 or float64, got int64 [3]; convert with to(x, DType::float32)", Error);
   CHECK_THROWS_WITH_AS(mul(x, zeros({2})), "mul: shapes [2, 3] and [2] do not broadcast: sizes 3 and 2 differ and neither is 1", Error);
-  CHECK_THROWS_WITH_AS(less(x, i), "less: dtypes float32 and int64 differ; convert one with to(x, DType::float32)", Error);
+  CHECK_THROWS_WITH_AS(less(x, i), "less: a is float32 [2, 3], but b is int64 [3]; convert one with to(x, DType::float32)", Error);
   const Tensor half = zeros({3}, {.dtype = DType::float16});
   CHECK_THROWS_WITH_AS(less(half, half), "less: float16 is a storage type; convert with to(x, DType::float32)", Error);
   CHECK_THROWS_WITH_AS(logical_and(m, x), "logical_and: expected a bool mask, got float32 [2, 3]", Error);
   CHECK_THROWS_WITH_AS(logical_not(x), "logical_not: expected a bool mask, got float32 [2, 3]", Error);
   CHECK_THROWS_WITH_AS(where(x, x, x), "where: expected a bool mask, got float32 [2, 3]", Error);
-  CHECK_THROWS_WITH_AS(where(m, x, d), "where: dtypes float32 and float64 differ; convert one with to(x, DType::float32)", Error);
-  CHECK_THROWS_WITH_AS(masked_fill(zeros({3}), m, 0), "masked_fill: the mask [2, 3] does not broadcast to [3]", Error);
-  CHECK_THROWS_WITH_AS(masked_fill(Tensor(), m, 0), "masked_fill: the tensor is undefined", Error);
+  CHECK_THROWS_WITH_AS(where(m, x, d), "where: a is float32 [2, 3], but b is float64 [2, 3]; convert one with to(x, DType::float32)",
+                       Error);
+  CHECK_THROWS_WITH_AS(masked_fill(zeros({3}), m, 0), "masked_fill: the mask [2, 3] does not broadcast to x [3]", Error);
+  CHECK_THROWS_WITH_AS(masked_fill(Tensor(), m, 0),
+                       "masked_fill: x is an undefined tensor, but the mask is bool [2, 3]; both must be given", Error);
+  CHECK_THROWS_WITH_AS(clamp(x, 1, -1), "clamp: expected low <= high, got [1, -1]", Error);
   CHECK_THROWS_WITH_AS(to(Tensor(), DType::int64), "to: the tensor is undefined", Error);
   CHECK_THROWS_WITH_AS(dropout(x, 1.5, RandomKey{}), "dropout: the probability must be in [0, 1], got 1.5", Error);
   CHECK_THROWS_WITH_AS(gated(x, Gate::gelu), "gated: the last axis is split into two halves, so its size must be even; got float32 [2, 3]",

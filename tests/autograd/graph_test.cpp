@@ -204,6 +204,16 @@ TEST_CASE("graph: gradients with respect to leaves and intermediate results leav
         "gradients: float64 [1] does not require a gradient; make it a parameter first");
 }
 
+TEST_CASE("graph: gradients of one output") {
+  const Tensor x = leaf({3, 1}), w = leaf({2, 5});
+  const Tensor y = mul(square(x), w);
+  const Grads weighted = gradients(y, {x, w}, from_vector<double>({1, -1}, {2}), {.retain_graph = true});
+  CHECK(values(weighted[0]) == std::vector<double>{12, -10});
+  CHECK(values(weighted[1]) == std::vector<double>{9, -1});
+  CHECK(values(gradients(sum(y), {w})[0]) == std::vector<double>{9, 1});
+  CHECK(has(error_of([&] { gradients(square(x), {x}); }), "float64 [2] is not a scalar; pass a cotangent"));
+}
+
 TEST_CASE("graph: frozen leaves") {
   Tensor x = leaf({2}), w = leaf({3});
   const Tensor y = mul(x, w);
@@ -293,6 +303,27 @@ TEST_CASE("graph: anomaly mode names the op and the line where the first NaN or 
     CHECK(has(by_operator, "graph_test.cpp:" + std::to_string(__LINE__ - 2)));
   }
   CHECK(log(x).to_vector<double>()[0] == -std::numeric_limits<double>::infinity());
+}
+
+TEST_CASE("graph: anomaly mode lets infinities pass that were asked for or came in") {
+  constexpr double inf = std::numeric_limits<double>::infinity();
+  const Tensor x = leaf({1, 2, 3, 4}), mask = from_vector<bool>({true, false, false, true}, {4}), rest = logical_not(mask);
+  const AnomalyMode anomaly;
+  const Tensor filled = masked_fill(x, mask, -inf);
+  const Tensor shifted = filled + leaf({1, 1, 1, 1});
+  backward(sum(softmax(shifted)));
+  CHECK(grad_of(x).size() == 4);
+  CHECK(values(pad(x, 0, 1, 0, -inf))[0] == -inf);
+  const Tensor logs = log_softmax(x, -1, rest);
+  CHECK(values(logs)[0] == -inf);
+  CHECK(has(error_of([&] { log_softmax(shifted - shifted); }), "anomaly: the forward of sub called at "));
+  CHECK(has(error_of([&] { masked_fill(x, mask, std::numeric_limits<double>::quiet_NaN()); }), "produced 2 NaN or infinite elements"));
+  CHECK(has(error_of([&] { exp(1000 * x); }), "anomaly: the forward of exp called at "));
+  {
+    const AnomalyMode inactive(false);  // leaves the outer one on
+    CHECK(has(error_of([&] { log(x - x); }), "anomaly: the forward of log called at "));
+  }
+  CHECK(has(error_of([&] { log(x - x); }), "anomaly: the forward of log called at "));
 }
 
 TEST_CASE("graph: two threads with tensors of their own") {

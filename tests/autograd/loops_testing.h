@@ -23,7 +23,7 @@ struct ThreadCount {  // for one scope
   int before = num_threads();
 };
 
-inline Tensor random(const Shape& shape, DType dtype = DType::float64) { return randn(shape, 0, 1, {.dtype = dtype}); }
+inline Tensor random(const Shape& shape, DType dtype = DType::float64) { return randn(shape, {.dtype = dtype}); }
 inline std::vector<double> values(const Tensor& x) { return to(x, DType::float64).to_vector<double>(); }
 
 /// Elements that tell where they came from: 0, 1, 2, ... (bool: an irregular pattern).

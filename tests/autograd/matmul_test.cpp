@@ -214,6 +214,26 @@ TEST_CASE("gradients of linear") {
   }
 }
 
+TEST_CASE("linear_blocks: the pieces of linear, their gradients, and pieces that nobody uses") {
+  manual_seed(9);
+  for (const Shape& shape : {Shape({5}), Shape({2, 3, 5}), Shape({0, 5})}) {
+    const Tensor x = random(shape), weight = random({9, 5}), bias = random({9});
+    for (bool with_bias : {true, false}) {
+      const Tensor b = with_bias ? bias : Tensor();
+      const auto pieces = linear_blocks(x, weight, b, {4, 0, 3, 2}), expected = split(linear(x, weight, b), {4, 0, 3, 2}, -1);
+      for (size_t i = 0; i < 4; ++i) {
+        CHECK(pieces[i].shape() == expected[i].shape());
+        CHECK(values(pieces[i]) == values(expected[i]));
+      }
+    }
+    const auto three = [](const std::vector<Tensor>& in) { return linear_blocks(in[0], in[1], in[2], {4, 3, 2}); };
+    gradcheck(three, {x, weight, bias});
+    gradcheck([&](const std::vector<Tensor>& in) { return three(in)[1]; }, {x, weight, bias});
+    gradcheck([&](const std::vector<Tensor>& in) { return linear_blocks(in[0], weight, {}, {4, 5}); }, {x});
+    gradcheck([&](const std::vector<Tensor>& in) { return linear_blocks(x, in[0], {}, {4, 5})[1]; }, {weight});
+  }
+}
+
 TEST_CASE("products do not depend on the number of threads") {
   manual_seed(8);
   const Tensor x = random({3, 300, 100}, DType::float32), w = random({170, 100}, DType::float32), bias = random({170}, DType::float32);
@@ -261,7 +281,7 @@ TEST_CASE("errors of matmul and linear") {
   CHECK_THROWS_WITH_AS(matmul(zeros({3}), zeros({3, 2})),
                        "matmul: expected at least 2 dimensions, got float32 [3] and float32 [3, 2]; use unsqueeze for vectors", Error);
   CHECK_THROWS_WITH_AS(matmul(zeros({2, 3}), zeros({3, 2}, {.dtype = DType::float64})),
-                       "matmul: dtypes differ: float32 [2, 3] and float64 [3, 2]; convert one with to(x, dtype)", Error);
+                       "matmul: a is float32 [2, 3], but b is float64 [3, 2]; convert one with to(x, DType::float32)", Error);
   CHECK_THROWS_WITH_AS(matmul(zeros({2, 2, 3}), zeros({5, 3, 2})),
                        "matmul: shapes [2] and [5] do not broadcast: sizes 2 and 5 differ and neither is 1", Error);
   CHECK_THROWS_WITH_AS(matmul(arange(4).viewed_as({2, 2}), arange(4).viewed_as({2, 2})),
@@ -273,7 +293,24 @@ TEST_CASE("errors of matmul and linear") {
                        "linear: weight is float32 [4, 3], so bias should be [4], got float32 [5]", Error);
   CHECK_THROWS_WITH_AS(linear(scalar(1), zeros({4, 3})), "linear: expected x with at least 1 dimension, got a scalar", Error);
   CHECK_THROWS_WITH_AS(linear(zeros({2, 3}, {.dtype = DType::float64}), zeros({4, 3})),
-                       "linear: dtypes differ: float64 [2, 3] and float32 [4, 3]; convert one with to(x, dtype)", Error);
+                       "linear: x is float64 [2, 3], but weight is float32 [4, 3]; convert one with to(x, DType::float64)", Error);
+  const Tensor x = zeros({2, 3}), weight = zeros({4, 3});
+  CHECK_THROWS_WITH_AS(linear_blocks(x, weight, {}, {2, 1}),
+                       "linear_blocks: the blocks add up to 3, but weight is float32 [4, 3]: they must add up to its 4 rows", Error);
+  CHECK_THROWS_WITH_AS(linear_blocks(x, weight, {}, {5, -1}), "linear_blocks: sizes must not be negative, got -1", Error);
+  CHECK_THROWS_WITH_AS(linear_blocks(x, zeros({4, 2}), {}, {4}),
+                       "linear_blocks: x is float32 [2, 3], so weight should be [out, 3], got float32 [4, 2]", Error);
+}
+
+TEST_CASE("products that BLAS cannot count are errors") {
+  constexpr int64_t huge = int64_t{1} << 31;  // of tensors without an element, so they cost nothing
+  CHECK_THROWS_WITH_AS(matmul(zeros({huge, 0}), zeros({0, 0})),
+                       "matmul: a product of [2147483648, 0] and [0, 0] is too large, BLAS takes sizes below 2^31; work on slices", Error);
+  CHECK_THROWS_WITH_AS(matmul(zeros({2, huge / 2, 0}), zeros({0, 0})), doctest::Contains("matmul: a product of [2147483648, 0]"), Error);
+  CHECK_THROWS_WITH_AS(matmul(zeros({0, huge}), zeros({huge, 0})), doctest::Contains("matmul: a product of [0, 2147483648]"), Error);
+  CHECK_THROWS_WITH_AS(matmul(zeros({0, 0}), zeros({0, huge})), doctest::Contains("and [0, 2147483648] is too large"), Error);
+  CHECK_THROWS_WITH_AS(linear(zeros({huge / 2, 2, 0}), zeros({0, 0})), doctest::Contains("linear: a product of [2147483648, 0]"), Error);
+  CHECK(matmul(zeros({2, huge / 2, 0}), zeros({2, 0, 0})).shape() == Shape{2, huge / 2, 0});  // two products
 }
 
 }  // namespace

@@ -178,7 +178,7 @@ TEST_CASE("errors of norms") {
   CHECK_THROWS_WITH_AS(rms_norm(scalar(1)), "rms_norm: expected at least 1 dimension, got a scalar", Error);
   CHECK_THROWS_WITH_AS(layer_norm(x, normal({5})), "layer_norm: weight should be [6] for x [2, 6], got [5]", Error);
   CHECK_THROWS_WITH_AS(layer_norm(x, {}, zeros({6})),
-                       "layer_norm: x is float64 [2, 6], but bias is float32 [6]; dtypes and devices must agree", Error);
+                       "layer_norm: x is float64 [2, 6], but bias is float32 [6]; convert one with to(x, DType::float64)", Error);
   CHECK_THROWS_WITH_AS(group_norm(normal({6}), 2), "group_norm: expected [batch, channels, ...], got float64 [6]", Error);
   CHECK_THROWS_WITH_AS(group_norm(x, 4), "group_norm: 6 channels cannot be split into 4 groups; x is float64 [2, 6]", Error);
   CHECK_THROWS_AS(l2_normalize(x, 2), Error);

@@ -22,7 +22,7 @@ struct ThreadCount {  // for one scope
   int before = num_threads();
 };
 
-Tensor normal(const Shape& shape, DType dtype = DType::float64) { return randn(shape, 0, 1, {.dtype = dtype}); }
+Tensor normal(const Shape& shape, DType dtype = DType::float64) { return randn(shape, {.dtype = dtype}); }
 
 std::vector<double> values(const Tensor& x) { return to(x, DType::float64).to_vector<double>(); }
 
@@ -157,6 +157,7 @@ TEST_CASE("empty reductions: a sum of nothing is 0, a largest of nothing is an e
   CHECK_THROWS_WITH_AS(max(x, {1}), "max: float64 [3, 0, 2] has no element along the reduced axes", Error);
   CHECK_THROWS_WITH_AS(min(x), "min: float64 [3, 0, 2] has no element along the reduced axes", Error);
   CHECK_THROWS_WITH_AS(argmax(x, 1), "argmax: float64 [3, 0, 2] has no element along axis 1", Error);
+  CHECK_THROWS_WITH_AS(argmin(x, 1), "argmin: float64 [3, 0, 2] has no element along axis 1", Error);
   Tensor p = parameter(x);
   backward(sum(sum(p, {1})));
   CHECK(grad(p).shape() == Shape({3, 0, 2}));
@@ -174,6 +175,7 @@ TEST_CASE("NaN and infinities go through") {
           CHECK(std::isnan(c.op(x, {}, false).item()));
         }
         CHECK(argmax(x, 0).to_vector<int64_t>() == std::vector<int64_t>{at});
+        CHECK(argmin(x, 0).to_vector<int64_t>() == std::vector<int64_t>{at});
       }
       std::vector<float> twice;
       for (float element : v) twice.insert(twice.end(), {element, element});
@@ -261,7 +263,7 @@ TEST_CASE("ties share the gradient of max and min; an all -infinity logsumexp ha
   CHECK(values(grad(lowest)) == std::vector<double>{0, 0, 0, 3});
 }
 
-TEST_CASE("argmax finds the first largest along any axis") {
+TEST_CASE("argmax finds the first largest along any axis, argmin the first smallest") {
   manual_seed(5);
   for (const Shape& shape : {Shape({1}), Shape({257}), Shape({5, 33}), Shape({7, 600}), Shape({3, 9, 5})}) {
     const Tensor x = to(randint(6, shape), DType::float32);  // many ties
@@ -281,6 +283,7 @@ TEST_CASE("argmax finds the first largest along any axis") {
         }
       }
       CHECK(argmax(x, axis).to_vector<int64_t>() == expected);
+      CHECK(argmin(-x, axis).to_vector<int64_t>() == expected);
     }
   }
 }

@@ -26,6 +26,7 @@ TEST_CASE("reshape, flatten, unsqueeze and squeeze share storage") {
   CHECK(reshape(x, {4, 6}).shape() == Shape{4, 6});
   CHECK(reshape(x, {-1, 2}).shape() == Shape{12, 2});
   CHECK(reshape(x, {2, -1, 2, 2}).shape() == Shape{2, 3, 2, 2});
+  CHECK(reshape(flatten(x), x.shape()).shape() == x.shape());
   CHECK(flatten(x).shape() == Shape{24});
   CHECK(flatten(x, 1).shape() == Shape{2, 12});
   CHECK(flatten(x, 0, -2).shape() == Shape{6, 4});
@@ -115,6 +116,52 @@ TEST_CASE("slice takes any axis, range and step") {
   const Tensor x = arange(10);
   CHECK(slice(x, 0, -3, 10).to_vector<int64_t>() == std::vector<int64_t>{7, 8, 9});
   CHECK(slice(x, -1, 2, -2, 3).to_vector<int64_t>() == std::vector<int64_t>{2, 5});
+}
+
+TEST_CASE("select takes one index of any axis away") {
+  for (const Shape& shape : shapes) {
+    for (DType dtype : every_dtype) {
+      const Tensor x = numbered(shape, dtype);
+      const Array from(x);
+      for (int axis = 0; axis < x.rank(); ++axis) {
+        Shape rest = shape;
+        rest.erase(axis);
+        for (int64_t at = -shape[axis]; at < shape[axis]; ++at) {
+          check_each(select(x, axis, at), rest, [&](const Index& index) {
+            Index full = index;
+            full.insert(full.begin() + axis, (at + shape[axis]) % shape[axis]);
+            return from[full];
+          });
+        }
+      }
+    }
+  }
+  const Tensor x = random({3, 4, 2});
+  CHECK(select(x, 0, 1).storage() == x.storage());
+  for (int axis : {0, 1, 2}) gradcheck([axis](const std::vector<Tensor>& in) { return select(in[0], axis, -1); }, {x});
+  CHECK_THROWS_WITH_AS(select(x, 1, 4), "select: index 4 is out of range for axis 1 of float64 [3, 4, 2]", Error);
+  CHECK_THROWS_WITH_AS(select(x, 1, -5), "select: index -5 is out of range for axis 1 of float64 [3, 4, 2]", Error);
+}
+
+TEST_CASE("repeat_interleave repeats each element, repeat whole tensors") {
+  for (const Shape& shape : shapes) {
+    for (DType dtype : every_dtype) {
+      const Tensor x = numbered(shape, dtype);
+      const Array from(x);
+      for (int axis = 0; axis < x.rank(); ++axis) {
+        for (int64_t count : {0, 1, 3}) {
+          check_each(repeat_interleave(x, count, axis), with_size(shape, axis, count * shape[axis]),
+                     [&](const Index& index) { return moved(from, index, axis, index[static_cast<size_t>(axis)] / count); });
+        }
+      }
+    }
+  }
+  for (int axis : {0, 1, -1}) {
+    for (int64_t count : {0, 1, 3}) {
+      gradcheck([=](const std::vector<Tensor>& in) { return repeat_interleave(in[0], count, axis); }, {random({3, 4, 2})});
+    }
+  }
+  CHECK_THROWS_WITH_AS(repeat_interleave(arange(3), -1, 0), "repeat_interleave: the count must not be negative, got -1", Error);
 }
 
 TEST_CASE("concat, stack and split undo each other") {

@@ -8,6 +8,7 @@
 #include <numeric>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -15,9 +16,9 @@ namespace weft::cpu {
 namespace {
 
 struct ThreadCount {  // for one scope
-  explicit ThreadCount(int threads) { omp_set_num_threads(threads); }
-  ~ThreadCount() { omp_set_num_threads(before); }
-  int before = omp_get_max_threads();
+  explicit ThreadCount(int threads) { set_num_threads(threads); }
+  ~ThreadCount() { set_num_threads(before); }
+  int before = num_threads();
 };
 
 std::vector<std::pair<int64_t, int64_t>> pieces(int64_t n, int64_t grain) {
@@ -53,6 +54,22 @@ TEST_CASE("parallel_for: contiguous pieces cover the range once, whatever n, gra
       }
     }
   }
+}
+
+TEST_CASE("set_num_threads holds for every thread of the program") {
+  ThreadCount scope(3);
+  int chosen = 0, blas = 0;
+  size_t found = 0;
+  std::thread other([&] {
+    chosen = num_threads();
+    found = pieces(100, 1).size();
+    apply_num_threads();
+    blas = omp_get_max_threads();
+  });
+  other.join();
+  CHECK(chosen == 3);
+  CHECK(found == 3);
+  CHECK(blas == 3);
 }
 
 TEST_CASE("parallel_for: small and nested loops stay on the calling thread") {

@@ -1,6 +1,7 @@
 // to_string(Tensor): the layout of NumPy.
 #include <doctest/doctest.h>
 
+#include <clocale>
 #include <limits>
 #include <sstream>
 
@@ -67,6 +68,17 @@ TEST_CASE("print: above 1000 elements only the ends are shown") {
   CHECK(to_string(zeros({400, 3})) ==
         "[[0. 0. 0.]\n [0. 0. 0.]\n [0. 0. 0.]\n ...\n [0. 0. 0.]\n [0. 0. 0.]\n [0. 0. 0.]] float32 [400, 3]");
   CHECK(to_string(arange(1000)).find("...") == std::string::npos);
+}
+
+TEST_CASE("print: the same in a locale that writes a comma") {
+  const std::string before = std::setlocale(LC_ALL, nullptr);
+  for (const char* name : {"de_DE.UTF-8", "de_DE.utf8", "fr_FR.UTF-8"}) {  // the machine may have none of them
+    std::setlocale(LC_ALL, name);
+    CHECK(text({0.1, 0.7}, DType::float32) == "[0.1 0.7] float32 [2]");
+    CHECK(text({0.1, 0.7}, DType::float16) == "[0.1 0.7] float16 [2]");
+    CHECK(text({1e-5, 1}) == "[1.e-05 1.e+00] float64 [2]");
+  }
+  std::setlocale(LC_ALL, before.c_str());
 }
 
 TEST_CASE("print: streams") {

@@ -241,6 +241,14 @@ TEST_CASE("random: generators hand out streams, and can be copied, scoped and re
   CHECK(rand({8}, 0, 1, {}, &copy).to_vector<float>() != y);
 }
 
+TEST_CASE("random: another dtype without bounds") {
+  const TensorOptions f64{.dtype = DType::float64};
+  Generator a(5), b(5);
+  CHECK(randn({7}, f64, &a).to_vector<double>() == randn({7}, 0, 1, f64, &b).to_vector<double>());
+  CHECK(rand({7}, {.dtype = DType::float64}, &a).to_vector<double>() == rand({7}, 0, 1, f64, &b).to_vector<double>());
+  CHECK(randn({7}, {.dtype = DType::float64}).dtype() == DType::float64);
+}
+
 TEST_CASE("random: errors") {
   CHECK_THROWS_WITH_AS(randint(0, {2}), "randint: the upper bound must be at least 1, got 0", Error);
   CHECK_THROWS_WITH_AS(keep_mask({2}, 1.5, {}), "keep_mask: the probability must be in [0, 1], got 1.5", Error);

@@ -62,7 +62,7 @@ std::vector<Result> run(DType dtype) {
   add("gated", false, {33, 33}, dtype, [&](Tensor& y) {
     Tensor h = empty({33, 66}, options);
     cpu::fill_uniform(h, -3, 3, RandomKey{1, 4});
-    cpu::gated_activation(y, h, 0);
+    cpu::gated_activation(y, h, Gate::gelu);
   });
   return results;
 }

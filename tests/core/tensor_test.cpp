@@ -201,6 +201,46 @@ TEST_CASE("tensor: bytes in use, their peak, and memory given back") {
   CHECK(bytes_in_use() == before);
 }
 
+TEST_CASE("tensor: blocks are used again by tensors of about their size") {
+  const int64_t before = bytes_in_use();
+  release_cached_memory();
+  const void* block = nullptr;
+  {
+    const Tensor x = empty({100'000});
+    block = x.raw();
+    CHECK(bytes_in_use() == before + 400'000);  // what was asked for, not what the block could hold
+  }
+  const Tensor y = empty({102'000});
+#ifndef WEFT_SANITIZED
+  CHECK(y.raw() == block);
+#endif
+  CHECK(bytes_in_use() == before + 408'000);
+}
+
+TEST_CASE("tensor: undefined tensors have no element, and what needs one says so") {
+  Tensor nothing;
+  CHECK(nothing.numel() == 0);
+  CHECK(nothing.bytes() == 0);
+  nothing.bump_version();
+  CHECK(nothing.version() == 0);
+  CHECK_THROWS_WITH_AS(nothing.to_vector<float>(),
+                       "to_vector: the tensor is undefined (a gradient before the first backward, or an option that was not given)", Error);
+  Tensor x = zeros({2});
+  CHECK_THROWS_WITH_AS(nothing.copy_from(Tensor()),
+                       "copy_from: the tensor is an undefined tensor, the source an undefined tensor; both must be defined", Error);
+  CHECK_THROWS_WITH_AS(x.copy_from(nothing), "copy_from: the tensor is float32 [2], the source an undefined tensor; both must be defined",
+                       Error);
+  CHECK_THROWS_WITH_AS(nothing.viewed_as({1}), "reshape: the tensor is undefined", Error);
+}
+
+TEST_CASE("tensor: options and host copies") {
+  const Tensor x = arange(3);
+  CHECK(x.options().dtype == DType::int64);
+  CHECK(zeros({2}, x.options()).to_vector<int64_t>() == std::vector<int64_t>{0, 0});
+  CHECK(to_host(x).storage() == x.storage());
+  CHECK(!to_host(Tensor()).defined());
+}
+
 TEST_CASE("tensor: shapes broadcast from the right") {
   CHECK(broadcast_shapes("op", {2, 1, 3}, {4, 1}) == Shape{2, 4, 3});
   CHECK(broadcast_shapes("op", {}, {4, 1}) == Shape{4, 1});
@@ -209,6 +249,14 @@ TEST_CASE("tensor: shapes broadcast from the right") {
                        "op: shapes [2, 3] and [2, 4] do not broadcast: sizes 3 and 4 differ and neither is 1", Error);
   CHECK_THROWS_WITH_AS(broadcast_shapes("op", {0}, {2}), "op: shapes [0] and [2] do not broadcast: sizes 0 and 2 differ and neither is 1",
                        Error);
+  CHECK(broadcasts_to({}, {2, 3}));
+  CHECK(broadcasts_to({1, 3}, {2, 3}));
+  CHECK(broadcasts_to({2, 0}, {2, 0}));
+  CHECK(!broadcasts_to({2, 3}, {1, 3}));
+  CHECK(!broadcasts_to({1, 2, 3}, {2, 3}));
+  CHECK(!broadcasts_to({0}, {2}));
+  const std::vector<int64_t> sizes = Shape{2, 3};
+  CHECK(sizes == std::vector<int64_t>{2, 3});
   CHECK(normalize_axis("op", -1, 3) == 2);
   CHECK_THROWS_WITH_AS(normalize_axis("op", 3, 3), "op: axis 3 is out of range for a tensor of 3 dimensions", Error);
   CHECK_THROWS_WITH_AS((Shape{1, 1, 1, 1, 1, 1, 1, 1, 1}), "shape: at most 8 dimensions are supported", Error);

@@ -40,9 +40,9 @@ TEST_CASE("Linear::blocks: the layer's output in pieces, values and gradients") 
     return module.blocks(in[0], {4, 3, 2})[1];
   });
   CHECK(layer.blocks(zeros({2, 0, 5}), {4, 3, 2})[2].shape() == Shape({2, 0, 2}));
-  CHECK_THROWS_WITH_AS(layer.blocks(x, {4, 4}), doctest::Contains("blocks must add up to the 9 outputs"), Error);
-  CHECK_THROWS_WITH_AS(layer.blocks(zeros({2, 4}), {9}), doctest::Contains("last axis of x must be 5"), Error);
-  CHECK_THROWS_WITH_AS(layer.blocks(random64({2, 5}), {9}), doctest::Contains("x is float64 [2, 5], the weight float32"), Error);
+  CHECK_THROWS_WITH_AS(layer.blocks(x, {4, 4}), doctest::Contains("linear_blocks: the blocks add up to 8"), Error);
+  CHECK_THROWS_WITH_AS(layer.blocks(zeros({2, 4}), {9}), doctest::Contains("x is float32 [2, 4], so weight should be [out, 4]"), Error);
+  CHECK_THROWS_WITH_AS(layer.blocks(random64({2, 5}), {9}), doctest::Contains("x is float64 [2, 5], but weight is float32"), Error);
 }
 
 TEST_CASE("Linear: errors") {

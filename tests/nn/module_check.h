@@ -7,7 +7,7 @@
 
 namespace weft::test {
 
-inline Tensor random64(const Shape& shape) { return randn(shape, 0, 1, {.dtype = DType::float64}); }
+inline Tensor random64(const Shape& shape) { return randn(shape, {.dtype = DType::float64}); }
 
 /// f(module, inputs) -> output.
 template <class M, class F>

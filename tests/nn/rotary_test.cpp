@@ -12,7 +12,7 @@ using namespace weft;
 
 namespace {
 
-Tensor random64(const Shape& shape) { return randn(shape, 0, 1, {.dtype = DType::float64}); }
+Tensor random64(const Shape& shape) { return randn(shape, {.dtype = DType::float64}); }
 
 double largest_difference(const Tensor& a, const Tensor& b) { return max(abs(a - b)).item(); }
 

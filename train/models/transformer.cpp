@@ -138,7 +138,7 @@ Tensor Transformer::next(const Tensor& ids, TransformerState& state) const {
     x = layers[i](x, inputs);
   }
   state.seen = m;
-  return norm(reshape(slice(x, 1, n - 1, n), {state.batch, options_.dim}));
+  return norm(select(x, 1, -1));
 }
 
 Tensor Transformer::embed(const Tensor& ids, const TransformerState* state) const {
@@ -152,11 +152,9 @@ Tensor Transformer::embed(const Tensor& ids, const TransformerState* state) cons
                offset + n, options_.context);
     x = x + (own_places ? positions.at_positions(places(*state, n, ids.device())) : positions(n, offset));
   } else if (options_.positions == Positions::sinusoidal) {
-    const Tensor waves = waves_.get([&](const Tensor& kept) { return kept.size(0) >= offset + n && alike(kept, x); },
-                                    [&] {
-                                      return sinusoidal_positions(std::max(options_.context, 2 * (offset + n)), options_.dim, 0, 10000,
-                                                                  true, {.dtype = x.dtype(), .device = x.device()});
-                                    });
+    const Tensor waves = waves_.get(
+        [&](const Tensor& kept) { return kept.size(0) >= offset + n && alike(kept, x); },
+        [&] { return sinusoidal_positions(std::max(options_.context, 2 * (offset + n)), options_.dim, 0, 10000, true, x.options()); });
     x = x + (own_places ? embedding(waves, places(*state, n, ids.device())) : waves.rows(offset, offset + n));
   }
   return dropout(x);
