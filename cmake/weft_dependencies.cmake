@@ -17,7 +17,7 @@ target_link_libraries(weft::openblas INTERFACE ${WEFT_OPENBLAS})
 list(APPEND WEFT_PRIVATE_LIBRARIES OpenMP::OpenMP_CXX fmt::fmt Threads::Threads hwy::hwy weft::openblas
      $<BUILD_INTERFACE:nlohmann_json::nlohmann_json>)
 
-find_package(ZLIB)
+find_package(ZLIB QUIET)
 if(ZLIB_FOUND)
   list(APPEND WEFT_PRIVATE_LIBRARIES ZLIB::ZLIB)
   list(APPEND WEFT_PRIVATE_DEFINITIONS WEFT_WITH_ZLIB=1)
@@ -25,7 +25,7 @@ else()
   message(STATUS "weft: zlib not found (zlib1g-dev): .gz data files must be unpacked by hand")
 endif()
 
-find_package(PkgConfig)
+find_package(PkgConfig QUIET)
 if(PkgConfig_FOUND)
   pkg_check_modules(SENTENCEPIECE IMPORTED_TARGET sentencepiece)
 endif()
