@@ -1,6 +1,7 @@
 #include "weft/core/device.h"
 
 #include <omp.h>
+#include <sys/mman.h>
 
 #include <atomic>
 #include <bit>
@@ -32,10 +33,10 @@ class CpuPool {
         return data;
       }
     }
-    void* data = std::aligned_alloc(alignment, static_cast<size_t>(bytes));
+    void* data = fresh(bytes);
     if (data == nullptr) {  // perhaps the cache holds what is missing
       release_all();
-      data = std::aligned_alloc(alignment, static_cast<size_t>(bytes));
+      data = fresh(bytes);
     }
     return data;
   }
@@ -76,6 +77,19 @@ class CpuPool {
     if (bytes <= exact) return bytes;
     const auto step = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(bytes)) / 8);
     return (bytes + step - 1) / step * step;
+  }
+
+  // Large blocks in pages of 2 MB where the system has them: fewer faults at first, and fewer misses when matrices are read in strides.
+  static void* fresh(int64_t bytes) {
+#ifdef MADV_HUGEPAGE
+    constexpr int64_t huge_page = int64_t{2} << 20;
+    if (bytes >= 2 * huge_page) {
+      void* data = std::aligned_alloc(huge_page, static_cast<size_t>(bytes));
+      if (data != nullptr) madvise(data, static_cast<size_t>(bytes), MADV_HUGEPAGE);
+      return data;
+    }
+#endif
+    return std::aligned_alloc(alignment, static_cast<size_t>(bytes));
   }
 
   void release_all_locked() {
