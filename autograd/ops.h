@@ -75,7 +75,6 @@ struct MatmulOptions {
 Tensor matmul(const Tensor& a, const Tensor& b, MatmulOptions options = {}, Location at = Location::current());
 /// x [.., I] weight^T + bias with weight [O, I], bias [O] or undefined -> [.., O].
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias = {}, Location at = Location::current());
-
 /// The same in pieces, each a tensor of its own without a copy: x times the first sizes[0] rows of weight, the next sizes[1], ...
 std::vector<Tensor> linear_blocks(const Tensor& x, const Tensor& weight, const Tensor& bias, const std::vector<int64_t>& sizes,
                                   Location at = Location::current());
@@ -87,8 +86,7 @@ Tensor mean(const Tensor& x, const std::vector<int>& axes = {}, bool keep_dims =
 Tensor max(const Tensor& x, const std::vector<int>& axes = {}, bool keep_dims = false, Location at = Location::current());
 Tensor min(const Tensor& x, const std::vector<int>& axes = {}, bool keep_dims = false, Location at = Location::current());
 Tensor logsumexp(const Tensor& x, const std::vector<int>& axes = {}, bool keep_dims = false, Location at = Location::current());
-/// int64 index of the first largest, or smallest, element along axis, which goes away: [.., N, ..] -> [.., ..]. NaN comes before any
-/// number.
+/// int64 index of the first largest (smallest) element, a NaN before any number, along axis, which goes away: [.., N, ..] -> [.., ..].
 Tensor argmax(const Tensor& x, int axis = -1);
 Tensor argmin(const Tensor& x, int axis = -1);
 /// Running sums along axis: y[i] = x[0] + ... + x[i].
@@ -147,8 +145,8 @@ Tensor repeat_interleave(const Tensor& x, int64_t count, int axis, Location at =
 Tensor broadcast_to(const Tensor& x, const Shape& shape, Location at = Location::current());
 
 // ---- index: int64 indices in [0, size), checked --------------------------------------------------------------------------------------
-/// y[.., i, ..] = x[.., index[.., i, ..], ..]. The index has x's rank, any size along axis, and x's sizes everywhere else (PyTorch also
-/// takes smaller ones).
+/// y[.., i, ..] = x[.., index[.., i, ..], ..]. The index has x's rank, any size along axis, and x's sizes everywhere else (not fewer, as
+/// PyTorch allows).
 Tensor gather(const Tensor& x, int axis, const Tensor& index, Location at = Location::current());
 /// x with src[.., i, ..] added at [.., index[.., i, ..], ..].
 Tensor scatter_add(const Tensor& x, int axis, const Tensor& index, const Tensor& src, Location at = Location::current());
