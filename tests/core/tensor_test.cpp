@@ -204,7 +204,7 @@ TEST_CASE("tensor: bytes in use, their peak, and memory given back") {
 TEST_CASE("tensor: blocks are used again by tensors of about their size") {
   const int64_t before = bytes_in_use();
   release_cached_memory();
-  const void* block = nullptr;
+  [[maybe_unused]] const void* block = nullptr;
   {
     const Tensor x = empty({100'000});
     block = x.raw();
