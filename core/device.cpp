@@ -67,7 +67,7 @@ class CpuPool {
 
  private:
   // Inputs of varying length ask for ever new sizes. Steps of 1/8 of a power of two let neighbours share blocks; what a block has too much
-  // is never touched, so it costs no page. Sanitizers shall see where a tensor ends.
+  // is never touched, so it costs a huge page at most. Sanitizers shall see where a tensor ends.
   static int64_t block_size(int64_t bytes) {
 #ifdef WEFT_SANITIZED
     constexpr int64_t exact = std::numeric_limits<int64_t>::max();

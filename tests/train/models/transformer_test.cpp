@@ -31,9 +31,7 @@ M randomized(M model) {
 Tensor ids_of(const std::vector<int64_t>& ids) { return from_vector<int64_t>(ids, {1, static_cast<int64_t>(ids.size())}); }
 
 // Row b, position n of [B, N, V].
-Tensor at(const Tensor& logits, int64_t b, int64_t n) {
-  return select(slice(detach(logits), 0, b, b + 1), 1, n);
-}
+Tensor at(const Tensor& logits, int64_t b, int64_t n) { return select(slice(detach(logits), 0, b, b + 1), 1, n); }
 
 }  // namespace
 
