@@ -22,10 +22,6 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view temporary_mark = ".weft-tmp-";
 
-[[noreturn]] void fail_system(const fs::path& path, const char* action, int error) {
-  fail("{}: cannot {}: {}", path.string(), action, std::generic_category().message(error));
-}
-
 // Calls a system function again for as long as a signal interrupts it.
 template <class F>
 auto uninterrupted(F call) {
@@ -70,6 +66,10 @@ int create_temporary(const fs::path& target, fs::path& path) {
 }
 
 }  // namespace
+
+void fail_system(const fs::path& path, const char* action, int error) {
+  fail("{}: cannot {}: {}", path.string(), action, std::generic_category().message(error));
+}
 
 void write_fully(int descriptor, const void* data, int64_t bytes, const fs::path& path) {
   const auto* from = static_cast<const char*>(data);

@@ -85,6 +85,8 @@ class FolderLock {
 /// checksum of what came before as `start`.
 uint64_t checksum(const void* data, int64_t bytes, uint64_t start = 0);
 
+/// `PATH: cannot ACTION: reason`, where `error` is the errno of a system function.
+[[noreturn]] void fail_system(const std::filesystem::path& path, const char* action, int error);
 /// Writes all bytes to an open file, continuing after interruptions and partial writes. Errors name `path`.
 void write_fully(int descriptor, const void* data, int64_t bytes, const std::filesystem::path& path);
 /// Flushes an open file to disk, where its file system can.

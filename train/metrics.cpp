@@ -62,10 +62,6 @@ void for_each_line(std::string_view text, const std::string& file, F f) {
   }
 }
 
-[[noreturn]] void fail_system(const std::filesystem::path& path, const char* action) {
-  fail("{}: cannot {}: {}", path.string(), action, std::generic_category().message(errno));
-}
-
 }  // namespace
 
 MetricsWriter::MetricsWriter(std::filesystem::path path, std::optional<int64_t> resumed_step) : path_(std::move(path)) {
@@ -79,12 +75,11 @@ MetricsWriter::MetricsWriter(std::filesystem::path path, std::optional<int64_t> 
     });
   }
   descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-  if (descriptor_ < 0) fail_system(path_, "write");
+  if (descriptor_ < 0) fail_system(path_, "write", errno);
   if (::ftruncate(descriptor_, size_) != 0) {
     const int error = errno;
     ::close(descriptor_);
-    errno = error;
-    fail_system(path_, "shorten");
+    fail_system(path_, "shorten", error);
   }
 }
 
@@ -95,7 +90,7 @@ void MetricsWriter::write(const MetricsRow& row) {
   try {
     write_fully(descriptor_, line.data(), static_cast<int64_t>(line.size()), path_);
   } catch (const Error&) {
-    if (::ftruncate(descriptor_, size_) != 0) fail_system(path_, "take back part of a line");
+    if (::ftruncate(descriptor_, size_) != 0) fail_system(path_, "take back part of a line", errno);
     throw;
   }
   size_ += static_cast<int64_t>(line.size());

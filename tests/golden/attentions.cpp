@@ -1,4 +1,6 @@
 // Adapters for the attentions package.
+#include <cmath>
+
 #include "golden.h"
 #include "weft/attention/heads.h"
 #include "weft/attention/local.h"

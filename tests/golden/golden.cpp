@@ -13,6 +13,14 @@ std::string text_of(const std::map<std::string, std::string>& metadata, const st
   return found == metadata.end() ? fallback : found->second;
 }
 
+Values values_of(const std::map<std::string, std::string>& metadata, const std::string& key) {
+  const Json parsed = parse_json(text_of(metadata, key, "{}"), key);
+  WEFT_CHECK(parsed.as_object() != nullptr, "{} must be a JSON object, got {}", key, dump(parsed));
+  Values values;
+  for (const JsonMember& member : *parsed.as_object()) values.emplace(member.name, member.value);
+  return values;
+}
+
 bool is_prefix(const std::string& prefix, const std::string& name) { return name.compare(0, prefix.size(), prefix) == 0; }
 
 }  // namespace
@@ -34,10 +42,10 @@ Case read_case(const std::string& path) {
   one.kind = text_of(file.metadata, "kind", "");
   one.model = text_of(file.metadata, "model", "");
   one.note = text_of(file.metadata, "note", "");
-  one.options = Json::parse(text_of(file.metadata, "options", "{}"));
-  one.call = Json::parse(text_of(file.metadata, "call", "{}"));
-  one.optimizer = Json::parse(text_of(file.metadata, "optimizer", "{}"));
-  one.tolerance = Json::parse(text_of(file.metadata, "tolerance", "0")).get<double>();
+  one.options = values_of(file.metadata, "options");
+  one.call = values_of(file.metadata, "call");
+  one.optimizer = values_of(file.metadata, "optimizer");
+  one.tolerance = parse_json(text_of(file.metadata, "tolerance", "0"), "tolerance").as_number().value();
   for (const auto& [name, tensor] : file.tensors) one.tensors[name] = tensor;
   WEFT_CHECK(!one.model.empty() && (one.kind == "case" || one.kind == "values" || one.kind == "trajectory"),
              "no golden case: the metadata needs a model, and kind case, values or trajectory; got \"{}\", \"{}\"", one.model, one.kind);
@@ -60,7 +68,7 @@ Tensor get(const Tensors& inputs, const std::string& name) {
 const Json* Arguments::find(const std::string& name) {
   known_.insert(name);
   const auto found = values_.find(name);
-  return found == values_.end() || found->is_null() ? nullptr : &*found;
+  return found == values_.end() || found->second.is_null() ? nullptr : &found->second;
 }
 
 Json Arguments::json(const std::string& name) {
@@ -71,35 +79,40 @@ Json Arguments::json(const std::string& name) {
 
 int64_t Arguments::integer(const std::string& name) {
   const Json value = json(name);
-  WEFT_CHECK(value.is_number() && value.get<double>() == std::floor(value.get<double>()), "{}: {} must be an integer, got {}", what_, name,
-             value.dump());
-  return value.get<int64_t>();
+  const std::optional<double> number = value.as_number();
+  WEFT_CHECK(number && *number == std::floor(*number), "{}: {} must be an integer, got {}", what_, name, dump(value));
+  return value.as_integer().value_or(static_cast<int64_t>(*number));
 }
 
 double Arguments::number(const std::string& name) {
   const Json value = json(name);
-  WEFT_CHECK(value.is_number(), "{}: {} must be a number, got {}", what_, name, value.dump());
-  return value.get<double>();
+  WEFT_CHECK(value.as_number(), "{}: {} must be a number, got {}", what_, name, dump(value));
+  return *value.as_number();
 }
 
 bool Arguments::flag(const std::string& name, bool fallback) {
   if (!has(name)) return fallback;
   const Json value = json(name);
-  WEFT_CHECK(value.is_boolean(), "{}: {} must be true or false, got {}", what_, name, value.dump());
-  return value.get<bool>();
+  WEFT_CHECK(value.as_flag(), "{}: {} must be true or false, got {}", what_, name, dump(value));
+  return *value.as_flag();
 }
 
 std::string Arguments::text(const std::string& name) {
   const Json value = json(name);
-  WEFT_CHECK(value.is_string(), "{}: {} must be text, got {}", what_, name, value.dump());
-  return value.get<std::string>();
+  WEFT_CHECK(value.as_text() != nullptr, "{}: {} must be text, got {}", what_, name, dump(value));
+  return *value.as_text();
 }
 
 std::vector<double> Arguments::numbers(const std::string& name) {
   const Json value = json(name);
-  if (value.is_number()) return {value.get<double>()};
-  WEFT_CHECK(value.is_array(), "{}: {} must be a number or a list, got {}", what_, name, value.dump());
-  return value.get<std::vector<double>>();
+  if (value.as_number()) return {*value.as_number()};
+  WEFT_CHECK(value.as_array() != nullptr, "{}: {} must be a number or a list, got {}", what_, name, dump(value));
+  std::vector<double> numbers;
+  for (const Json& element : *value.as_array()) {
+    WEFT_CHECK(element.as_number(), "{}: {} must be a list of numbers, got {}", what_, name, dump(value));
+    numbers.push_back(*element.as_number());
+  }
+  return numbers;
 }
 
 std::vector<int64_t> Arguments::integers(const std::string& name) {
@@ -110,12 +123,12 @@ std::vector<int64_t> Arguments::integers(const std::string& name) {
 
 void Arguments::expect(const std::string& name, const Json& value) {
   const Json* given = find(name);
-  WEFT_CHECK(given == nullptr || *given == value, "{}: {} must be {}, got {}", what_, name, value.dump(), given->dump());
+  WEFT_CHECK(given == nullptr || *given == value, "{}: {} must be {}, got {}", what_, name, dump(value), dump(*given));
 }
 
 void Arguments::check_all_used() const {
-  for (const auto& [name, value] : values_.items()) {
-    WEFT_CHECK(known_.contains(name), "{}: unknown option {} = {}", what_, name, value.dump());
+  for (const auto& [name, value] : values_) {
+    WEFT_CHECK(known_.contains(name), "{}: unknown option {} = {}", what_, name, dump(value));
   }
 }
 

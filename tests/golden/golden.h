@@ -5,16 +5,17 @@
 #include <limits>
 #include <map>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "weft/nn/module.h"
+#include "weft/train/json.h"
 
 namespace weft::golden {
 
-using Json = nlohmann::json;
+/// The members of a JSON object.
+using Values = std::map<std::string, Json>;
 /// Named tensors of a case: inputs, outputs, parameters.
 using Tensors = std::map<std::string, Tensor>;
 
@@ -22,7 +23,7 @@ using Tensors = std::map<std::string, Tensor>;
 struct Case {
   std::string path;
   std::string kind, model, note;
-  Json options, call, optimizer;
+  Values options, call, optimizer;
   double tolerance = 0;
   Tensors tensors;
 
@@ -35,7 +36,7 @@ Case read_case(const std::string& path);
 /// Options of a case, read by name under the original's names. null counts as not given; what was given and never read is an error.
 class Arguments {
  public:
-  Arguments(std::string what, Json values) : what_(std::move(what)), values_(std::move(values)) {}
+  Arguments(std::string what, Values values) : what_(std::move(what)), values_(std::move(values)) {}
 
   bool has(const std::string& name) { return find(name) != nullptr; }
   int64_t integer(const std::string& name);
@@ -60,7 +61,7 @@ class Arguments {
  private:
   const Json* find(const std::string& name);
   std::string what_;
-  Json values_;
+  Values values_;
   std::set<std::string> known_;
 };
 

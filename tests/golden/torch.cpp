@@ -44,7 +44,7 @@ Subject make_linear(Request& r) {
 }
 
 Subject make_embedding(Request& r) {
-  for (const char* name : {"max_norm", "padding_idx"}) r.options.expect(name, nullptr);
+  for (const char* name : {"max_norm", "padding_idx"}) r.options.expect(name, Json());
   for (const char* name : {"scale_grad_by_freq", "sparse"}) r.options.expect(name, false);
   return layer(Embedding({.vocab_size = r.options.integer("num_embeddings"), .dim = r.options.integer("embedding_dim")}));
 }
@@ -192,7 +192,7 @@ Reduction reduction_of(Request& r) {
 }
 
 Subject make_cross_entropy(Request& r) {
-  r.call.expect("weight", nullptr);
+  r.call.expect("weight", Json());
   const CrossEntropyOptions options{.reduction = reduction_of(r),
                                     .ignore_index = r.call.integer("ignore_index", -100),
                                     .label_smoothing = r.call.number("label_smoothing", 0)};
@@ -200,8 +200,8 @@ Subject make_cross_entropy(Request& r) {
 }
 
 Subject make_pair_loss(Request& r, Tensor (*loss)(const Tensor&, const Tensor&, Reduction, Location)) {
-  r.call.expect("weight", nullptr);
-  r.call.expect("pos_weight", nullptr);
+  r.call.expect("weight", Json());
+  r.call.expect("pos_weight", Json());
   return function_of([loss, reduction = reduction_of(r)](const Tensors& in) {
     return loss(need(in, "input"), need(in, "target"), reduction, Location::current());
   });
