@@ -1,4 +1,4 @@
-// What several test files need: random float64 tensors, comparison with a tolerance, and checks of error messages.
+// What several test files need: random tensors, thread counts, comparison with a tolerance, and checks of error messages.
 #pragma once
 
 #include <doctest/doctest.h>
@@ -9,6 +9,7 @@
 
 #include "weft/autograd/gradcheck.h"
 #include "weft/autograd/ops.h"
+#include "weft/core/device.h"
 
 namespace weft::testing {
 
@@ -17,6 +18,21 @@ inline Tensor normal(const Shape& shape, uint64_t seed = 1) {
   Generator generator(seed);
   return randn(shape, {.dtype = DType::float64}, &generator);
 }
+
+/// Normal numbers from the default generator.
+inline Tensor random(const Shape& shape, DType dtype = DType::float64) { return randn(shape, {.dtype = dtype}); }
+
+/// While it lives, kernels use this many threads.
+class ThreadCount {
+ public:
+  explicit ThreadCount(int threads) : before_(num_threads()) { set_num_threads(threads); }
+  ~ThreadCount() { set_num_threads(before_); }
+  ThreadCount(const ThreadCount&) = delete;
+  ThreadCount& operator=(const ThreadCount&) = delete;
+
+ private:
+  int before_;
+};
 
 /// Same shape and dtype, and |a - b| <= tolerance * (1 + |b|) everywhere; NaN equals NaN, infinities equal themselves.
 inline bool close(const Tensor& a, const Tensor& b, double tolerance = 1e-12) {

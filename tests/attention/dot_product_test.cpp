@@ -30,12 +30,6 @@ Attended reference(const Tensor& q, const Tensor& k, const Tensor& v, const Atte
 
 void check_case(const AttentionCase& c, double tolerance = 1e-12) { check_against_reference(fused, reference, c, tolerance); }
 
-struct Threads {
-  explicit Threads(int n) : before(num_threads()) { set_num_threads(n); }
-  ~Threads() { set_num_threads(before); }
-  int before;
-};
-
 }  // namespace
 
 TEST_CASE("dot_product equals its reference over a grid of sizes") {
@@ -219,11 +213,11 @@ TEST_CASE("dot_product gives the same bits for any number of threads") {
       c.options.causal = causal, c.options.dropout = 0.1, c.options.bias = to(normal({500, 700}, 3), dtype);
       AttentionResult one;
       {
-        const Threads threads(1);
+        const ThreadCount threads(1);
         one = run_attention(fused, c);
       }
       for (int n : {2, 3, 5}) {
-        const Threads threads(n);
+        const ThreadCount threads(n);
         for (int repeat = 0; repeat < 3; ++repeat) CHECK(identical(one, run_attention(fused, c)));
       }
     }

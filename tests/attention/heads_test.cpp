@@ -1,22 +1,16 @@
 #include "weft/attention/heads.h"
 
-#include <doctest/doctest.h>
-
 #include <cmath>
 
+#include "testing.h"
 #include "weft/autograd/gradcheck.h"
 #include "weft/autograd/ops.h"
 
 using namespace weft;
-
-namespace {
-
-Tensor random64(const Shape& shape) { return randn(shape, {.dtype = DType::float64}); }
-
-}  // namespace
+using testing::random;
 
 TEST_CASE("split_heads and merge_heads: each head takes adjacent features; inverse of one another") {
-  const Tensor x = random64({2, 5, 12});
+  const Tensor x = random({2, 5, 12});
   const Tensor heads = split_heads(x, 3);
   CHECK(heads.shape() == Shape({2, 3, 5, 4}));
   for (int64_t b = 0; b < 2; ++b) {
@@ -29,8 +23,8 @@ TEST_CASE("split_heads and merge_heads: each head takes adjacent features; inver
     }
   }
   CHECK(merge_heads(heads).to_vector<double>() == x.to_vector<double>());
-  gradcheck([](const std::vector<Tensor>& in) { return split_heads(in[0], 3); }, {random64({2, 7, 6})});
-  gradcheck([](const std::vector<Tensor>& in) { return merge_heads(in[0]); }, {random64({2, 3, 7, 1})});
+  gradcheck([](const std::vector<Tensor>& in) { return split_heads(in[0], 3); }, {random({2, 7, 6})});
+  gradcheck([](const std::vector<Tensor>& in) { return merge_heads(in[0]); }, {random({2, 3, 7, 1})});
   CHECK(split_heads(zeros({2, 0, 12}), 3).shape() == Shape({2, 3, 0, 4}));
   CHECK(merge_heads(zeros({0, 3, 5, 4})).shape() == Shape({0, 5, 12}));
   CHECK_THROWS_WITH_AS(split_heads(x, 5), doctest::Contains("must be divisible by 5 heads"), Error);
@@ -39,11 +33,11 @@ TEST_CASE("split_heads and merge_heads: each head takes adjacent features; inver
 }
 
 TEST_CASE("as_heads: heads apart, in the same memory") {
-  const Tensor x = random64({2, 5, 12});
+  const Tensor x = random({2, 5, 12});
   const Tensor heads = as_heads(x, 3);
   CHECK(heads.shape() == Shape({2, 5, 3, 4}));
   CHECK(heads.raw() == x.raw());
-  gradcheck([](const std::vector<Tensor>& in) { return as_heads(in[0], 3); }, {random64({2, 7, 6})});
+  gradcheck([](const std::vector<Tensor>& in) { return as_heads(in[0], 3); }, {random({2, 7, 6})});
   CHECK_THROWS_WITH_AS(as_heads(x, 5), doctest::Contains("as_heads: the last axis of float64 [2, 5, 12] must be divisible by 5 heads"),
                        Error);
   CHECK_THROWS_WITH_AS(as_heads(zeros({2, 5}), 1), doctest::Contains("as_heads: expected [B, N, H * D]"), Error);
@@ -65,7 +59,7 @@ TEST_CASE("check_qkv: errors") {
   const auto check = [&](const Tensor& a, const Tensor& b, const Tensor& c) { check_qkv("local", a, b, c, AttentionLayout::bnhd); };
   CHECK_THROWS_WITH_AS(check(q, k, {}), doctest::Contains("local: q, k and v must be given"), Error);
   CHECK_THROWS_WITH_AS(check(zeros({2, 5, 4}), k, k), doctest::Contains("expected q, k and v as [B, N, H, D]"), Error);
-  CHECK_THROWS_WITH_AS(check(q, k, random64({2, 7, 3, 4})), doctest::Contains("must share dtype and device"), Error);
+  CHECK_THROWS_WITH_AS(check(q, k, random({2, 7, 3, 4})), doctest::Contains("must share dtype and device"), Error);
   CHECK_THROWS_WITH_AS(check(zeros({1, 5, 6, 4}), k, k), doctest::Contains("batch sizes differ"), Error);
   CHECK_THROWS_WITH_AS(check(zeros({2, 5, 6, 8}), k, k), doctest::Contains("q and k need the same head_dim"), Error);
   CHECK_THROWS_WITH_AS(check(q, k, zeros({2, 8, 3, 4})), doctest::Contains("k and v need the same keys and heads"), Error);
@@ -83,8 +77,8 @@ TEST_CASE("check_attend_options: errors") {
   CHECK_THROWS_WITH_AS(check({.mask = ones({4, 7}, {.dtype = DType::boolean})}),
                        doctest::Contains("mask [4, 7] does not broadcast to the scores [2, 6, 5, 7]"), Error);
   CHECK_THROWS_WITH_AS(check({.mask = ones({1, 1, 1, 5, 7}, {.dtype = DType::boolean})}), doctest::Contains("does not broadcast"), Error);
-  CHECK_THROWS_WITH_AS(check({.bias = random64({5, 7})}), doctest::Contains("bias must have the dtype of q (float32)"), Error);
-  CHECK_THROWS_WITH_AS(check({.dropout_multiplier = random64({5, 7})}), doctest::Contains("dropout_multiplier must have the dtype of q"),
+  CHECK_THROWS_WITH_AS(check({.bias = random({5, 7})}), doctest::Contains("bias must have the dtype of q (float32)"), Error);
+  CHECK_THROWS_WITH_AS(check({.dropout_multiplier = random({5, 7})}), doctest::Contains("dropout_multiplier must have the dtype of q"),
                        Error);
   CHECK_THROWS_WITH_AS(check({.key_lengths = zeros({3}, {.dtype = DType::int64})}), doctest::Contains("key_lengths must be int64 [2]"),
                        Error);

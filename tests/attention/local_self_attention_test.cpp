@@ -11,8 +11,8 @@
 #include "weft/autograd/ops.h"
 
 using namespace weft;
-using test::check_module;
-using test::random64;
+using testing::check_module;
+using testing::random;
 
 namespace {
 
@@ -30,7 +30,7 @@ LocalSelfAttention evaluated(const SelfAttentionOptions& options, int64_t window
 TEST_CASE("LocalSelfAttention: gradients of x, all parameters and the bias") {
   check_module(LocalSelfAttention({.dim = 6, .input_dim = 5, .heads = 3, .dropout = 0, .bias = true, .rope = true, .temperature = 0.7},
                                   {.window = 4}),
-               {random64({2, 9, 5}), random64({2, 1, 9})},
+               {random({2, 9, 5}), random({2, 1, 9})},
                [](const LocalSelfAttention& module, const std::vector<Tensor>& in) { return module(in[0], {.bias = in[1]}).y; });
 }
 
@@ -38,7 +38,7 @@ TEST_CASE("LocalSelfAttention: zero outside the window, rows sum to one, the win
   for (int64_t n : {1, 5, 12, 33}) {
     for (int64_t window : {1, 2, 3, 4, 6, 8, 12, 128}) {
       const LocalSelfAttention module = evaluated({.dim = 8, .heads = 4}, window);
-      const Attended result = module(random64({2, n, 8}), {.weights = Weights::dense});
+      const Attended result = module(random({2, n, 8}), {.weights = Weights::dense});
       const Tensor outside = logical_not(local_mask(n, window));
       CHECK(max(where(outside, result.weights, zeros_like(result.weights))).item() == 0);
       CHECK(min(where(outside, ones(result.weights.shape(), {.dtype = DType::float64}), result.weights)).item() > 0);
@@ -54,7 +54,7 @@ TEST_CASE("LocalSelfAttention equals MultiHead with the window as its mask, user
   convert(full, DType::float64);
   set_training(full, false);
   load_state_dict(full, state_dict(narrow));
-  const Tensor x = random64({2, 11, 6}), window = local_mask(11, 5);
+  const Tensor x = random({2, 11, 6}), window = local_mask(11, 5);
   CHECK(largest_difference(narrow(x).y, full(x, {.mask = window}).y) < 1e-13);
   CHECK(largest_difference(narrow(x, {.causal = true}).y, full(x, {.mask = combine_masks({window, causal_mask(11)})}).y) < 1e-13);
   for (const Shape& shape : {Shape{11}, Shape{11, 11}, Shape{2, 1, 11}, Shape{1, 3, 11, 11}}) {
@@ -75,7 +75,7 @@ TEST_CASE("LocalSelfAttention: compact weights are the band of the dense ones, w
       CAPTURE(causal);
       const int64_t half = window / 2, width = causal ? half + 1 : 2 * half + 1;
       const LocalSelfAttention module = evaluated({.dim = 6, .heads = 3}, window);
-      const Tensor x = random64({2, 9, 6});
+      const Tensor x = random({2, 9, 6});
       const Attended dense = module(x, {.causal = causal, .weights = Weights::dense});
       const Attended compact = module(x, {.causal = causal, .weights = Weights::compact});
       CHECK(largest_difference(dense.y, compact.y) < 1e-14);
@@ -93,7 +93,7 @@ TEST_CASE("LocalSelfAttention: compact weights are the band of the dense ones, w
       CHECK(largest < 1e-14);
     }
   }
-  check_module(LocalSelfAttention({.dim = 6, .heads = 3, .dropout = 0}, {.window = 4}), {random64({1, 7, 6})},
+  check_module(LocalSelfAttention({.dim = 6, .heads = 3, .dropout = 0}, {.window = 4}), {random({1, 7, 6})},
                [](const LocalSelfAttention& module, const std::vector<Tensor>& in) {
                  const Attended result = module(in[0], {.weights = Weights::compact});
                  return concat({flatten(result.y), flatten(result.weights)}, 0);
@@ -102,7 +102,7 @@ TEST_CASE("LocalSelfAttention: compact weights are the band of the dense ones, w
 
 TEST_CASE("LocalSelfAttention: a window of one position returns the values; one of padding only returns zero") {
   LocalSelfAttention module = evaluated({.dim = 6, .heads = 2}, 1);
-  const Tensor x = random64({2, 7, 6});
+  const Tensor x = random({2, 7, 6});
   CHECK(largest_difference(module(x).y, module.w_o(module.w_v(x))) < 1e-13);
   const Tensor y = module(x, {.key_lengths = from_vector<int64_t>({7, 4}, {2})}).y;
   CHECK(max(abs(slice(slice(y, 0, 1, 2), 1, 4, 7))).item() == 0);

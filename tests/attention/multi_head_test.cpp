@@ -12,8 +12,8 @@
 #include "weft/nn/rotary.h"
 
 using namespace weft;
-using test::check_module;
-using test::random64;
+using testing::check_module;
+using testing::random;
 
 namespace {
 
@@ -71,9 +71,9 @@ TEST_CASE("MultiHeadAttention: equals its composition, with grouped heads, rotar
                               .causal = rope,
                               .rope = rope});
         convert(m, DType::float64);
-        const Tensor x = random64({2, 7, 10});
+        const Tensor x = random({2, 7, 10});
         const Tensor mask = logical_not(equal(randint(4, {2, 1, 7, 7}), zeros({}, {.dtype = DType::int64})));
-        const Tensor bias = random64({6, 7, 7});
+        const Tensor bias = random({6, 7, 7});
         Tensor q, k, v;
         if (packed) {
           const std::vector<Tensor> parts = split(m.to_qkv(x), {24, 4 * kv_heads, 4 * kv_heads}, -1);
@@ -90,17 +90,16 @@ TEST_CASE("MultiHeadAttention: equals its composition, with grouped heads, rotar
 TEST_CASE("MultiHeadAttention: cross attention to a context of another width and length") {
   MultiHeadAttention m({.dim = 8, .heads = 2, .context_dim = 5, .causal = true});
   convert(m, DType::float64);
-  const Tensor x = random64({2, 3, 8}), context = random64({2, 7, 5});
+  const Tensor x = random({2, 3, 8}), context = random({2, 7, 5});
   CHECK(largest_difference(m(x, {.context = context}), reference(m, m.to_q(x), m.to_k(context), m.to_v(context), {}, {})) < 1e-12);
 }
 
 TEST_CASE("MultiHeadAttention: gradients") {
   const auto self = [](const MultiHeadAttention& m, const std::vector<Tensor>& in) { return m(in[0], {.bias = in[1]}); };
   check_module(MultiHeadAttention({.dim = 6, .heads = 3, .packed = true, .bias = true, .out_bias = true, .causal = true, .rope = true}),
-               {random64({2, 5, 6}), random64({3, 1, 5})}, self);
-  check_module(MultiHeadAttention({.dim = 5, .heads = 4, .kv_heads = 2, .head_dim = 3}), {random64({1, 7, 5}), random64({1, 1, 7, 7})},
-               self);
-  check_module(MultiHeadAttention({.dim = 4, .heads = 2, .context_dim = 3}), {random64({2, 3, 4}), random64({2, 5, 3})},
+               {random({2, 5, 6}), random({3, 1, 5})}, self);
+  check_module(MultiHeadAttention({.dim = 5, .heads = 4, .kv_heads = 2, .head_dim = 3}), {random({1, 7, 5}), random({1, 1, 7, 7})}, self);
+  check_module(MultiHeadAttention({.dim = 4, .heads = 2, .context_dim = 3}), {random({2, 3, 4}), random({2, 5, 3})},
                [](const MultiHeadAttention& m, const std::vector<Tensor>& in) { return m(in[0], {.context = in[1]}); });
 }
 
@@ -121,7 +120,7 @@ TEST_CASE("MultiHeadAttention: generation with a cache equals the whole sequence
       CAPTURE(rope);
       MultiHeadAttention m({.dim = 8, .heads = 4, .kv_heads = 2, .packed = true, .causal = true, .rope = rope});
       convert(m, DType::float64);
-      const Tensor x = random64({batch, 150, 8});
+      const Tensor x = random({batch, 150, 8});
       const Tensor whole = m(x);
       KeyValueCache cache;
       for (const auto& [begin, end] : std::vector<std::pair<int64_t, int64_t>>{{0, 5}, {5, 6}, {6, 60}, {60, 61}, {61, 149}, {149, 150}}) {
@@ -136,9 +135,9 @@ TEST_CASE("MultiHeadAttention: with a cache, masks and biases cover all keys, ro
   NoGrad no_grad;
   MultiHeadAttention m({.dim = 8, .heads = 2, .causal = true});
   convert(m, DType::float64);
-  const Tensor x = random64({2, 6, 8});
+  const Tensor x = random({2, 6, 8});
   const Tensor visible = from_vector<bool>({true, true, true, true, true, true, false, false, true, true, true, true}, {2, 1, 1, 6});
-  const Tensor bias = random64({2, 2, 6, 6});
+  const Tensor bias = random({2, 2, 6, 6});
   const Attended whole = m.attend(x, {.mask = visible, .bias = bias, .return_weights = true});
   KeyValueCache cache(2);
   m(slice(x, 1, 0, 4), {.mask = slice(visible, 3, 0, 4), .bias = slice(slice(bias, 2, 0, 4), 3, 0, 4), .cache = &cache});
@@ -189,13 +188,13 @@ TEST_CASE("MultiHeadAttention: a mechanism that is a module is trained, saved, m
   for (const NamedTensor& entry : detail::collect(m)) CHECK(entry.buffer == (entry.name == "mechanism.factor"));
   convert(m, DType::float64);
   for (const auto& [name, tensor] : state_dict(m)) CHECK(tensor.dtype() == DType::float64);
-  const Tensor x = random64({2, 5, 8});
+  const Tensor x = random({2, 5, 8});
   CHECK(largest_difference(m(x), m(x)) > 1e-3);
   set_training(m, false);
   CHECK(largest_difference(m(x), m(x)) == 0);
   const auto layer = [&] { return state_dict(m.mechanism)[0].second; };
   const Tensor before = m(x);
-  layer().copy_from(random64({4, 4}));
+  layer().copy_from(random({4, 4}));
   CHECK(largest_difference(m(x), before) > 1e-3);
   backward(sum(square(m(x))));
   for (const Tensor& p : parameters(m)) CHECK(grad(p).defined());

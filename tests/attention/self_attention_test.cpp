@@ -13,8 +13,8 @@
 #include "weft/autograd/ops.h"
 
 using namespace weft;
-using test::check_module;
-using test::random64;
+using testing::check_module;
+using testing::random;
 
 namespace {
 
@@ -69,10 +69,10 @@ TEST_CASE("the small example of the specification") {
 
 TEST_CASE("scaled_dot_product_attention: leading axes broadcast, any rank, gradients") {
   const auto attend = [](const std::vector<Tensor>& in) { return scaled_dot_product_attention(in[0], in[1], in[2], {.bias = in[3]}).y; };
-  gradcheck(attend, {random64({5, 3}), random64({7, 3}), random64({7, 2}), random64({5, 7})});
-  gradcheck(attend, {random64({2, 1, 5, 3}), random64({3, 7, 3}), random64({1, 1, 7, 2}), random64({3, 1, 7})});
-  gradcheck(attend, {random64({2, 3, 4, 3}), random64({1, 1, 5, 3}), random64({1, 1, 5, 3}), random64({2, 1, 4, 1})});
-  gradcheck(attend, {random64({2, 1, 2, 3, 2}), random64({2, 3, 1, 4, 2}), random64({4, 2}), random64({2, 1, 1, 3, 4})});
+  gradcheck(attend, {random({5, 3}), random({7, 3}), random({7, 2}), random({5, 7})});
+  gradcheck(attend, {random({2, 1, 5, 3}), random({3, 7, 3}), random({1, 1, 7, 2}), random({3, 1, 7})});
+  gradcheck(attend, {random({2, 3, 4, 3}), random({1, 1, 5, 3}), random({1, 1, 5, 3}), random({2, 1, 4, 1})});
+  gradcheck(attend, {random({2, 1, 2, 3, 2}), random({2, 3, 1, 4, 2}), random({4, 2}), random({2, 1, 1, 3, 4})});
   const Tensor x = zeros({2, 3});
   CHECK_THROWS_WITH_AS(scaled_dot_product_attention(zeros({3}), x, x), doctest::Contains("expected q [.., N, D]"), Error);
   CHECK_THROWS_WITH_AS(scaled_dot_product_attention(x, x, x, {.bias = zeros({1, 2, 2})}), doctest::Contains("does not broadcast"), Error);
@@ -103,16 +103,16 @@ TEST_CASE("names, shapes and starting values") {
 TEST_CASE("gradients of x, all parameters and the bias, with every option") {
   const auto run = [](const auto& module, const std::vector<Tensor>& in) { return module(in[0], {.bias = in[1]}).y; };
   check_module(VanillaSelfAttention({.dim = 6, .input_dim = 5, .dropout = 0, .bias = true, .rope = true, .temperature = 0.7}),
-               {random64({2, 7, 5}), random64({2, 1, 7})}, run);
+               {random({2, 7, 5}), random({2, 1, 7})}, run);
   check_module(MultiHeadSelfAttention({.dim = 6, .heads = 3, .dropout = 0, .bias = true, .rope = true, .temperature = -1.3}),
-               {random64({2, 5, 6}), random64({1, 3, 5, 5})}, run);
+               {random({2, 5, 6}), random({1, 3, 5, 5})}, run);
   const Tensor mask = bool_mask({2, 1, 5}, 0.4), multiplier = to(bool_mask({2, 3, 5, 5}, 0.3), DType::float64) / 0.7;
-  check_module(MultiHeadSelfAttention({.dim = 6, .heads = 3, .dropout = 0.3}), {random64({2, 5, 6})},
+  check_module(MultiHeadSelfAttention({.dim = 6, .heads = 3, .dropout = 0.3}), {random({2, 5, 6})},
                [&](const MultiHeadSelfAttention& module, const std::vector<Tensor>& in) {
                  const Attended result = module(in[0], {.mask = mask, .weights = Weights::dense, .dropout_multiplier = multiplier});
                  return concat({flatten(result.y), flatten(result.weights)}, 0);
                });
-  check_module(MultiHeadSelfAttention({.dim = 4, .heads = 2, .dropout = 0}), {random64({1, 7, 4})},
+  check_module(MultiHeadSelfAttention({.dim = 4, .heads = 2, .dropout = 0}), {random({1, 7, 4})},
                [](const MultiHeadSelfAttention& module, const std::vector<Tensor>& in) {
                  return module(in[0], {.causal = true, .weights = Weights::head_mean}).weights;
                });
@@ -122,7 +122,7 @@ TEST_CASE("one head is Vanilla") {
   MultiHeadSelfAttention many = multi_head({.dim = 6, .heads = 1, .bias = true, .rope = true, .temperature = 0.8});
   VanillaSelfAttention one = evaluated(VanillaSelfAttention({.dim = 6, .bias = true, .rope = true, .temperature = 0.8}));
   load_state_dict(one, state_dict(many));
-  const Tensor x = random64({2, 7, 6}), mask = bool_mask({2, 7, 7}, 0.3), bias = random64({7, 7});
+  const Tensor x = random({2, 7, 6}), mask = bool_mask({2, 7, 7}, 0.3), bias = random({7, 7});
   const Attended a = many(x, {.mask = mask, .bias = bias, .weights = Weights::dense});
   const Attended b = one(x, {.mask = mask, .bias = bias, .weights = Weights::dense});
   CHECK(largest_difference(a.y, b.y) == 0);
@@ -133,7 +133,7 @@ TEST_CASE("one head is Vanilla") {
 
 TEST_CASE("a bool mask equals the bias of 0 and -infinity, structured masks equal their bool tensors: values and gradients") {
   MultiHeadSelfAttention module = multi_head({.dim = 8, .heads = 2, .bias = true, .rope = true});
-  const Tensor x = random64({3, 9, 8}), cotangent = random64({3, 9, 8});
+  const Tensor x = random({3, 9, 8}), cotangent = random({3, 9, 8});
   const auto check_same = [&](const SelfAttentionCall& a, const SelfAttentionCall& b) {
     CHECK(largest_difference(module(x, a).y, module(x, b).y) < 1e-12);
     const std::vector<Tensor> da = gradients_of(module, x, a, cotangent), db = gradients_of(module, x, b, cotangent);
@@ -152,8 +152,8 @@ TEST_CASE("a bool mask equals the bias of 0 and -infinity, structured masks equa
 
 TEST_CASE("queries without a visible key give the bias of the output, no NaN, and no gradient") {
   MultiHeadSelfAttention module = multi_head({.dim = 6, .heads = 2, .bias = true});
-  module.w_o.bias.copy_from(random64({6}));
-  const Tensor x = random64({2, 5, 6});
+  module.w_o.bias.copy_from(random({6}));
+  const Tensor x = random({2, 5, 6});
   std::vector<bool> visible(50, true);
   for (size_t pair = 10; pair < 15; ++pair) visible[pair] = false;  // row 2 of batch 0
   for (size_t pair = 25; pair < 50; ++pair) visible[pair] = false;  // all of batch 1
@@ -164,7 +164,7 @@ TEST_CASE("queries without a visible key give the bias of the output, no NaN, an
     for (int64_t e = 0; e < 6; ++e) CHECK(y[static_cast<size_t>(row * 6 + e)] == bias[static_cast<size_t>(e)]);
   }
   CHECK(sum(slice(result.weights, 0, 1, 2)).item() == 0);
-  const std::vector<Tensor> gradients = gradients_of(module, x, {.mask = mask}, random64({2, 5, 6}));
+  const std::vector<Tensor> gradients = gradients_of(module, x, {.mask = mask}, random({2, 5, 6}));
   for (const Tensor& gradient : gradients) CHECK(std::isfinite(sum(gradient).item()));
   CHECK(max(abs(slice(gradients[0], 0, 1, 2))).item() == 0);
   // A row of large finite negatives is an ordinary softmax.
@@ -175,14 +175,14 @@ TEST_CASE("queries without a visible key give the bias of the output, no NaN, an
 TEST_CASE("without rotary positions the bias of the keys has no gradient; with them it has") {
   for (bool rope : {false, true}) {
     MultiHeadSelfAttention module = multi_head({.dim = 6, .heads = 3, .bias = true, .rope = rope});
-    const double size = max(abs(gradients_of(module, random64({2, 7, 6}), {}, random64({2, 7, 6}))[4])).item();  // w_k.bias
+    const double size = max(abs(gradients_of(module, random({2, 7, 6}), {}, random({2, 7, 6}))[4])).item();  // w_k.bias
     CHECK((size > 1e-6) == rope);
   }
 }
 
 TEST_CASE("weights on request: dense, head mean, stored; the output does not depend on it") {
   MultiHeadSelfAttention module = multi_head({.dim = 6, .heads = 3});
-  const Tensor x = random64({2, 7, 6});
+  const Tensor x = random({2, 7, 6});
   CHECK_THROWS_WITH_AS(module.attention_weights(), doctest::Contains("the latest call computed no attention weights"), Error);
   const Attended none = module(x), dense = module(x, {.weights = Weights::dense});
   CHECK_FALSE(none.weights.defined());
@@ -204,7 +204,7 @@ TEST_CASE("temperature may be assigned after construction") {
   MultiHeadSelfAttention warm = cold;
   cold.temperature = 0.1;
   warm.temperature = 10;
-  const Tensor x = random64({2, 5, 8});
+  const Tensor x = random({2, 5, 8});
   const Tensor sharp = max(cold(x, {.weights = Weights::dense}).weights, {-1}),
                flat = max(warm(x, {.weights = Weights::dense}).weights, {-1});
   CHECK(min(sharp - flat).item() >= 0);
@@ -233,7 +233,7 @@ TEST_CASE("dropout: random in training, given multipliers replace it, none in ev
 
 TEST_CASE("each batch element by itself gives the same") {
   MultiHeadSelfAttention module = multi_head({.dim = 6, .heads = 3, .rope = true});
-  const Tensor x = random64({3, 5, 6});
+  const Tensor x = random({3, 5, 6});
   const Tensor whole = module(x).y;
   for (int64_t b = 0; b < 3; ++b) CHECK(largest_difference(module(slice(x, 0, b, b + 1)).y, slice(whole, 0, b, b + 1)) < 1e-13);
 }

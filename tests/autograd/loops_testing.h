@@ -1,29 +1,17 @@
 // What the tests of matmul, shapes, indices, convolutions and einsum share: expected values by plain loops over index tuples.
 #pragma once
 
-#include <doctest/doctest.h>
-
 #include <cmath>
 #include <functional>
 #include <limits>
 #include <vector>
 
-#include "weft/autograd/gradcheck.h"
-#include "weft/autograd/ops.h"
-#include "weft/core/device.h"
-#include "weft/core/random.h"
+#include "testing.h"
 
 namespace weft::testing {
 
 using Index = std::vector<int64_t>;
 
-struct ThreadCount {  // for one scope
-  explicit ThreadCount(int threads) { set_num_threads(threads); }
-  ~ThreadCount() { set_num_threads(before); }
-  int before = num_threads();
-};
-
-inline Tensor random(const Shape& shape, DType dtype = DType::float64) { return randn(shape, {.dtype = dtype}); }
 inline std::vector<double> values(const Tensor& x) { return to(x, DType::float64).to_vector<double>(); }
 
 /// Elements that tell where they came from: 0, 1, 2, ... (bool: an irregular pattern).

@@ -1,9 +1,9 @@
 // Losses against plain loops in double, their gradients, and what the fused cross-entropy keeps in memory.
-#include <doctest/doctest.h>
 
 #include <cmath>
 #include <limits>
 
+#include "testing.h"
 #include "weft/autograd/gradcheck.h"
 #include "weft/autograd/ops.h"
 #include "weft/core/device.h"
@@ -12,11 +12,7 @@
 namespace weft {
 namespace {
 
-struct ThreadCount {  // for one scope
-  explicit ThreadCount(int threads) { set_num_threads(threads); }
-  ~ThreadCount() { set_num_threads(before); }
-  int before = num_threads();
-};
+using testing::ThreadCount;
 
 Tensor normal(const Shape& shape, DType dtype = DType::float64, double std = 1) { return randn(shape, 0, std, {.dtype = dtype}); }
 std::vector<double> values(const Tensor& x) { return to(x, DType::float64).to_vector<double>(); }

@@ -1,10 +1,10 @@
 // Reductions against plain loops in double, their gradients, and their promises: any axes, any size, the same bits for any thread count.
-#include <doctest/doctest.h>
 
 #include <cmath>
 #include <functional>
 #include <limits>
 
+#include "testing.h"
 #include "weft/autograd/gradcheck.h"
 #include "weft/autograd/ops.h"
 #include "weft/core/device.h"
@@ -13,14 +13,10 @@
 namespace weft {
 namespace {
 
+using testing::ThreadCount;
+
 constexpr double inf = std::numeric_limits<double>::infinity();
 constexpr double nan = std::numeric_limits<double>::quiet_NaN();
-
-struct ThreadCount {  // for one scope
-  explicit ThreadCount(int threads) { set_num_threads(threads); }
-  ~ThreadCount() { set_num_threads(before); }
-  int before = num_threads();
-};
 
 Tensor normal(const Shape& shape, DType dtype = DType::float64) { return randn(shape, {.dtype = dtype}); }
 

@@ -1,9 +1,9 @@
 // Softmax and log-softmax against plain loops in double: every axis, masks that broadcast, rows that nothing is left of.
-#include <doctest/doctest.h>
 
 #include <cmath>
 #include <limits>
 
+#include "testing.h"
 #include "weft/autograd/gradcheck.h"
 #include "weft/autograd/ops.h"
 #include "weft/core/device.h"
@@ -12,13 +12,9 @@
 namespace weft {
 namespace {
 
-constexpr double inf = std::numeric_limits<double>::infinity();
+using testing::ThreadCount;
 
-struct ThreadCount {  // for one scope
-  explicit ThreadCount(int threads) { set_num_threads(threads); }
-  ~ThreadCount() { set_num_threads(before); }
-  int before = num_threads();
-};
+constexpr double inf = std::numeric_limits<double>::infinity();
 
 Tensor normal(const Shape& shape, DType dtype = DType::float64, double std = 1) { return randn(shape, 0, std, {.dtype = dtype}); }
 std::vector<double> values(const Tensor& x) { return to(x, DType::float64).to_vector<double>(); }

@@ -1,6 +1,5 @@
 #include "weft/core/cpu/parallel.h"
 
-#include <doctest/doctest.h>
 #include <omp.h>
 
 #include <algorithm>
@@ -12,14 +11,12 @@
 #include <utility>
 #include <vector>
 
+#include "testing.h"
+
 namespace weft::cpu {
 namespace {
 
-struct ThreadCount {  // for one scope
-  explicit ThreadCount(int threads) { set_num_threads(threads); }
-  ~ThreadCount() { set_num_threads(before); }
-  int before = num_threads();
-};
+using testing::ThreadCount;
 
 std::vector<std::pair<int64_t, int64_t>> pieces(int64_t n, int64_t grain) {
   std::mutex mutex;

@@ -1,15 +1,15 @@
 // Philox against its published vectors, and tensors made from its streams: moments, ranges, the same numbers for any thread count.
 #include "weft/core/random.h"
 
-#include <doctest/doctest.h>
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
+#include "testing.h"
 #include "weft/core/kernels.h"
 
 using namespace weft;
+using testing::ThreadCount;
 
 namespace {
 
@@ -51,15 +51,6 @@ double correlation(const std::vector<double>& x, size_t lag) {
   return sum / static_cast<double>(x.size() - lag) / m.variance;
 }
 
-class Threads {
- public:
-  explicit Threads(int count) : before_(num_threads()) { set_num_threads(count); }
-  ~Threads() { set_num_threads(before_); }
-
- private:
-  int before_;
-};
-
 }  // namespace
 
 TEST_CASE("random: Philox 4x32-10 known answers") {
@@ -100,7 +91,7 @@ TEST_CASE("random: vectors of blocks are the scalar stream, for counters and key
 TEST_CASE("random: the same numbers for any number of threads") {
   const Shape shape{333, 301};
   const auto draw = [&](int threads) {
-    const Threads scope(threads);
+    const ThreadCount scope(threads);
     std::vector<std::vector<double>> all;
     for (DType dtype : {DType::float32, DType::float64}) {
       Generator generator(5);

@@ -6,7 +6,7 @@
 #include "weft/autograd/ops.h"
 
 using namespace weft;
-using test::check_module;
+using testing::check_module;
 
 TEST_CASE("Embedding: rows, and logits from the same table") {
   Embedding table({.vocab_size = 7, .dim = 3});

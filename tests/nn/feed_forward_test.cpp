@@ -7,8 +7,8 @@
 #include "nn/module_check.h"
 
 using namespace weft;
-using test::check_module;
-using test::random64;
+using testing::check_module;
+using testing::random;
 
 namespace {
 
@@ -23,7 +23,7 @@ TEST_CASE("FeedForward: gradients of every kind, whole and in chunks") {
       CAPTURE(chunks);
       FeedForwardOptions options{.dim = 3, .mult = 2, .chunks = chunks};
       set_feed_forward_kind(options, kind);
-      check_module(FeedForward(options), {random64({2, 7, 3})}, call);
+      check_module(FeedForward(options), {random({2, 7, 3})}, call);
     }
   }
 }

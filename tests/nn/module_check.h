@@ -1,13 +1,10 @@
 // Gradient check of a module: its inputs and all of its parameters, in float64, with random values everywhere.
 #pragma once
 
-#include "weft/autograd/gradcheck.h"
-#include "weft/core/random.h"
+#include "testing.h"
 #include "weft/nn/module.h"
 
-namespace weft::test {
-
-inline Tensor random64(const Shape& shape) { return randn(shape, {.dtype = DType::float64}); }
+namespace weft::testing {
 
 /// f(module, inputs) -> output.
 template <class M, class F>
@@ -17,7 +14,7 @@ void check_module(M module, std::vector<Tensor> inputs, F f, GradcheckOptions op
   const size_t count = inputs.size();
   for (size_t i = 0; i < count; ++i) options.names.push_back(format("x{}", i));
   for (const NamedTensor& entry : entries) {
-    inputs.push_back(random64(entry.tensor->shape()));
+    inputs.push_back(random(entry.tensor->shape()));
     options.names.push_back(entry.name);
   }
   gradcheck(
@@ -28,4 +25,4 @@ void check_module(M module, std::vector<Tensor> inputs, F f, GradcheckOptions op
       inputs, options);
 }
 
-}  // namespace weft::test
+}  // namespace weft::testing

@@ -7,8 +7,8 @@
 #include "weft/core/random.h"
 
 using namespace weft;
-using test::check_module;
-using test::random64;
+using testing::check_module;
+using testing::random;
 
 namespace {
 
@@ -17,13 +17,13 @@ const auto call = [](const auto& module, const std::vector<Tensor>& in) { return
 }  // namespace
 
 TEST_CASE("norms: gradients") {
-  check_module(LayerNorm({.dim = 7}), {random64({3, 7})}, call);
-  check_module(LayerNorm({.dim = 7, .eps = 1e-3, .weight = false, .bias = false}), {random64({2, 3, 7})}, call);
-  check_module(RMSNorm({.dim = 7}), {random64({3, 7})}, call);
-  check_module(RMSNorm({.dim = 7, .eps = 1e-3, .weight = false}), {random64({3, 7})}, call);
-  check_module(GroupNorm({.groups = 3, .channels = 6}), {random64({2, 6, 5})}, call);
-  check_module(GroupNorm({.groups = 1, .channels = 3, .affine = false}), {random64({2, 3, 5})}, call);
-  check_module(ScaleNorm({.dim = 7}), {random64({3, 7})}, call);
+  check_module(LayerNorm({.dim = 7}), {random({3, 7})}, call);
+  check_module(LayerNorm({.dim = 7, .eps = 1e-3, .weight = false, .bias = false}), {random({2, 3, 7})}, call);
+  check_module(RMSNorm({.dim = 7}), {random({3, 7})}, call);
+  check_module(RMSNorm({.dim = 7, .eps = 1e-3, .weight = false}), {random({3, 7})}, call);
+  check_module(GroupNorm({.groups = 3, .channels = 6}), {random({2, 6, 5})}, call);
+  check_module(GroupNorm({.groups = 1, .channels = 3, .affine = false}), {random({2, 3, 5})}, call);
+  check_module(ScaleNorm({.dim = 7}), {random({3, 7})}, call);
 }
 
 TEST_CASE("norms: what they start with") {

@@ -7,7 +7,7 @@
 #include "nn/module_check.h"
 
 using namespace weft;
-using test::check_module;
+using testing::check_module;
 
 TEST_CASE("AbsolutePositions: rows from an offset or by number, gradients") {
   AbsolutePositions positions({.max_len = 7, .dim = 3});

@@ -1,18 +1,16 @@
 #include "weft/nn/rotary.h"
 
-#include <doctest/doctest.h>
-
 #include <cmath>
 
+#include "testing.h"
 #include "weft/autograd/gradcheck.h"
 #include "weft/autograd/ops.h"
 #include "weft/core/random.h"
 
 using namespace weft;
+using testing::random;
 
 namespace {
-
-Tensor random64(const Shape& shape) { return randn(shape, {.dtype = DType::float64}); }
 
 double largest_difference(const Tensor& a, const Tensor& b) { return max(abs(a - b)).item(); }
 
@@ -49,7 +47,7 @@ TEST_CASE("rotary: any width and offset, both pairings, part of the features") {
     for (bool half_split : {false, true}) {
       CAPTURE(dim);
       CAPTURE(half_split);
-      const Tensor x = random64({2, 7, 3, dim + 5});
+      const Tensor x = random({2, 7, 3, dim + 5});
       CHECK(largest_difference(rotary(x, {.offset = 9, .dim = dim, .half_split = half_split}), reference(x, 9, dim, half_split)) < 1e-12);
       const Tensor single = to(x, DType::float32);
       CHECK(largest_difference(to(rotary(single, {.dim = dim, .half_split = half_split}), DType::float64),
@@ -59,20 +57,19 @@ TEST_CASE("rotary: any width and offset, both pairings, part of the features") {
 }
 
 TEST_CASE("rotary: heads first gives the same") {
-  const Tensor x = random64({2, 7, 3, 6});
+  const Tensor x = random({2, 7, 3, 6});
   const Tensor heads_first = rotary(permute(x, {0, 2, 1, 3}), {.axis = 2, .offset = 4});
   CHECK(largest_difference(permute(heads_first, {0, 2, 1, 3}), rotary(x, {.axis = 1, .offset = 4})) == 0);
   CHECK(largest_difference(rotary(x, {.axis = -3, .offset = 4}), rotary(x, {.axis = 1, .offset = 4})) == 0);
 }
 
 TEST_CASE("rotary: gradients") {
-  gradcheck([](const std::vector<Tensor>& in) { return rotary(in[0], {.offset = 3}); }, {random64({2, 5, 3, 6})});
-  gradcheck([](const std::vector<Tensor>& in) { return rotary(in[0], {.axis = 2, .dim = 4, .half_split = true}); },
-            {random64({1, 3, 7, 7})});
+  gradcheck([](const std::vector<Tensor>& in) { return rotary(in[0], {.offset = 3}); }, {random({2, 5, 3, 6})});
+  gradcheck([](const std::vector<Tensor>& in) { return rotary(in[0], {.axis = 2, .dim = 4, .half_split = true}); }, {random({1, 3, 7, 7})});
 }
 
 TEST_CASE("rotary: products depend on the distance only, lengths stay, position 0 stays") {
-  const Tensor q = random64({1, 1, 1, 8}), k = random64({1, 1, 1, 8});
+  const Tensor q = random({1, 1, 1, 8}), k = random({1, 1, 1, 8});
   const auto product = [&](int64_t i, int64_t j) { return sum(rotary(q, {.offset = i}) * rotary(k, {.offset = j})).item(); };
   CHECK(product(3, 1) == doctest::Approx(product(1002, 1000)));
   CHECK(largest_difference(rotary(q), q) == 0);
@@ -80,7 +77,7 @@ TEST_CASE("rotary: products depend on the distance only, lengths stay, position 
 }
 
 TEST_CASE("rotary: decoding one position at a time equals the whole sequence") {
-  const Tensor x = random64({2, 9, 2, 4});
+  const Tensor x = random({2, 9, 2, 4});
   const Tensor whole = rotary(x);
   for (int64_t i = 0; i < 9; ++i) {
     CHECK(largest_difference(rotary(slice(x, 1, i, i + 1), {.offset = i}), slice(whole, 1, i, i + 1)) == 0);
@@ -92,7 +89,7 @@ TEST_CASE("rotary: tables grow, and a table of one's own is used as it is") {
   CHECK(rotary_table(300, 10).cos.size(0) >= 300);
   CHECK(rotary_table(4, 10).sin.size(0) >= 300);
   const RotaryTable own = rotary_table(6, from_vector<double>({1, 0.5}, {2}));
-  const Tensor x = random64({1, 6, 1, 4});
+  const Tensor x = random({1, 6, 1, 4});
   const Tensor y = rotary(x, own);
   const std::vector<double> in = x.to_vector<double>(), out = y.to_vector<double>();
   CHECK(out[4 * 5 + 2] == doctest::Approx(in[22] * std::cos(2.5) - in[23] * std::sin(2.5)));
@@ -112,7 +109,7 @@ TEST_CASE("rotary: errors") {
   CHECK_THROWS_WITH_AS(rotary(x, {.dim = 8}), doctest::Contains("rotates 8 features"), Error);
   const RotaryTable table = rotary_table(3, from_vector<float>({1, 0.5}, {2}));
   CHECK_THROWS_WITH_AS(rotary(x, table), doctest::Contains("positions 0 to 5 are beyond the table's 3 rows"), Error);
-  CHECK_THROWS_WITH_AS(rotary(random64({1, 2, 1, 4}), table), doctest::Contains("x is float64"), Error);
+  CHECK_THROWS_WITH_AS(rotary(random({1, 2, 1, 4}), table), doctest::Contains("x is float64"), Error);
   CHECK_THROWS_WITH_AS(rotary(x, RotaryTable{zeros({5}), zeros({5})}), doctest::Contains("table must be [positions, pairs] twice"), Error);
   CHECK_THROWS_WITH_AS(rotary_table(3, zeros({2, 2})), doctest::Contains("expected frequencies [R / 2]"), Error);
 }

@@ -12,8 +12,8 @@
 #include "weft/nn/norm.h"
 
 using namespace weft;
-using test::check_module;
-using test::random64;
+using testing::check_module;
+using testing::random;
 
 namespace {
 
@@ -33,7 +33,7 @@ TEST_CASE("Sequential: modules, activations and functions in order, under PyTorc
   const Tensor x = randn({2, 6});
   const Tensor expected = model.at<5>()(model.at<2>()(gelu(model.at<0>()(x))) * 2.0);
   CHECK(model(x).to_vector<float>() == expected.to_vector<float>());
-  check_module(Sequential(Linear({.in = 3, .out = 5}), Activation::tanh, Linear({.in = 5, .out = 1})), {random64({4, 3})}, call);
+  check_module(Sequential(Linear({.in = 3, .out = 5}), Activation::tanh, Linear({.in = 5, .out = 1})), {random({4, 3})}, call);
   const AnomalyMode anomaly;
   CHECK_THROWS_WITH_AS(model(full({2, 6}, NAN)), doctest::Contains("sequential_test.cpp"), Error);
 }

@@ -11,6 +11,7 @@
 
 using namespace weft;
 using testing::close;
+using testing::ThreadCount;
 
 namespace {
 
@@ -44,23 +45,12 @@ struct Training {
   }
 };
 
-class Threads {
- public:
-  explicit Threads(int count) : before_(num_threads()) { set_num_threads(count); }
-  ~Threads() { set_num_threads(before_); }
-  Threads(const Threads&) = delete;
-  Threads& operator=(const Threads&) = delete;
-
- private:
-  int before_;
-};
-
 }  // namespace
 
 TEST_CASE("determinism: the same seed gives the same losses and weights to the bit") {
   for (int threads : {1, 2, 3}) {
     CAPTURE(threads);
-    const Threads scope(threads);
+    const ThreadCount scope(threads);
     Training a, b;
     CHECK(a.steps(6) == b.steps(6));
     const StateDict first = state_dict(a.model), second = state_dict(b.model);
@@ -72,7 +62,7 @@ TEST_CASE("determinism: thread counts differ by rounding only") {
   std::vector<double> one;
   for (int threads : {1, 2, 3}) {
     CAPTURE(threads);
-    const Threads scope(threads);
+    const ThreadCount scope(threads);
     Training training;
     const std::vector<double> losses = training.steps(6);
     if (one.empty()) one = losses;

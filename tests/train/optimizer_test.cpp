@@ -1,10 +1,10 @@
 // Optimizers against numbers from PyTorch; groups, state, clipping, averaged weights.
-#include <doctest/doctest.h>
 
 #include <cmath>
 #include <functional>
 #include <memory>
 
+#include "testing.h"
 #include "weft/autograd/ops.h"
 #include "weft/core/device.h"
 #include "weft/core/random.h"
@@ -17,11 +17,7 @@
 namespace weft {
 namespace {
 
-struct ThreadCount {  // for one scope
-  explicit ThreadCount(int threads) { set_num_threads(threads); }
-  ~ThreadCount() { set_num_threads(before); }
-  int before = num_threads();
-};
+using testing::ThreadCount;
 
 constexpr TensorOptions f64{.dtype = DType::float64};
 

@@ -100,17 +100,17 @@ TEST_CASE("transformer: gradients of every weight") {
   for (Positions positions : all_positions) {
     CAPTURE(static_cast<int>(positions));
     options.positions = positions;
-    test::check_module(TransformerLM(options), {ids}, loss);
+    testing::check_module(TransformerLM(options), {ids}, loss);
   }
   options.kv_heads = 1;
   options.norm = NormKind::rms;
   options.feed_forward = "geglu";
   options.tied = true;
-  test::check_module(TransformerLM(options), {ids}, loss);
+  testing::check_module(TransformerLM(options), {ids}, loss);
   options.norm = NormKind::scale;
   options.feed_forward = "relu_squared";
   options.qkv_bias = options.out_bias = true;
-  test::check_module(TransformerLM(options), {ids}, loss);
+  testing::check_module(TransformerLM(options), {ids}, loss);
 }
 
 TEST_CASE("transformer: a position sees the tokens up to it and nothing later") {
@@ -264,7 +264,7 @@ TEST_CASE("transformer encoder: padding changes nothing, and every position sees
 TEST_CASE("transformer encoder: gradients with padding") {
   manual_seed(12);
   const Tensor ids = from_vector<int64_t>({1, 2, 3, 4, 0, 1}, {2, 3}), lengths = from_vector<int64_t>({3, 1}, {2});
-  test::check_module(
+  testing::check_module(
       TransformerEncoder({.vocab_size = 5, .dim = 4, .depth = 1, .heads = 2, .context = 3, .mult = 2}), {ids, lengths},
       [](const TransformerEncoder& encoder, const std::vector<Tensor>& in) { return slice(encoder(in[0], in[1]), 1, 0, 1); });
 }
