@@ -13,7 +13,7 @@
 #include <optional>
 
 #include "bench.h"
-#include "weft/core/cpu/blas.h"
+#include "weft/core/device.h"
 #include "weft/core/error.h"
 
 namespace weft::bench {
@@ -130,7 +130,7 @@ int run(int argc, char** argv) {
     return 0;
   }
 
-  fmt::print(stderr, "{}\n", cpu::blas_description());
+  fmt::print(stderr, "{}\n", device_description(device));
   std::ofstream json;
   if (!json_file.empty()) {
     json.open(json_file);

@@ -13,6 +13,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "weft/core/cpu/blas.h"
 #include "weft/core/error.h"
 
 namespace weft {
@@ -134,6 +135,11 @@ Device parse_device(const std::string& text) {
     require_cpu("device", Device::cuda());
   }
   fail("device: expected cpu, cuda or cuda:N, got \"{}\"", text);
+}
+
+std::string device_description(Device device) {
+  require_cpu("device_description", device);
+  return cpu::blas_description();
 }
 
 void* allocate(int64_t bytes, Device device) {

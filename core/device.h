@@ -24,6 +24,9 @@ std::string to_string(Device device);
 /// The inverse: "cpu", "cuda", "cuda:1"; an error on anything else or on a device that this build or machine lacks.
 Device parse_device(const std::string& text);
 
+/// What computes there, for people: on the CPU the matrix library, its kernels and the number of threads. Programs print it at start.
+std::string device_description(Device device = Device::cpu());
+
 /// 64-byte aligned memory on `device`; on the CPU from a size-keyed free list. Zero bytes give nullptr.
 void* allocate(int64_t bytes, Device device);
 void release(void* data, int64_t bytes, Device device);

@@ -5,7 +5,7 @@
 #include <filesystem>
 
 #include "lm_settings.h"
-#include "weft/core/cpu/blas.h"
+#include "weft/core/device.h"
 #include "weft/nn/module.h"
 #include "weft/train/files.h"
 #include "weft/train/generate.h"
@@ -35,7 +35,7 @@ void generate_text(const GenerateSettings& s) {
   WEFT_CHECK(std::filesystem::exists(run / "config.json"), "there is no run in {} (config.json is missing); train_lm makes one", s.run);
   WEFT_CHECK(std::filesystem::exists(run / "model.safetensors"), "the run in {} has saved no weights yet (model.safetensors is missing)",
              s.run);
-  fmt::print(stderr, "device {}: {}\n", s.device, cpu::blas_description());
+  fmt::print(stderr, "device {}: {}\n", s.device, device_description(device));
 
   const Tokenizer tokenizer = Tokenizer::load(run);
   LanguageModel model = load_model(run, tokenizer, device);

@@ -12,7 +12,7 @@
 #include "lm_run.h"
 #include "lm_settings.h"
 #include "weft/autograd/ops.h"
-#include "weft/core/cpu/blas.h"
+#include "weft/core/device.h"
 #include "weft/nn/module.h"
 #include "weft/train/adam.h"
 #include "weft/train/clip.h"
@@ -34,7 +34,7 @@ int train(const TrainCommand& command) {
   const TrainSettings& s = command.settings;
   if (s.threads > 0) set_num_threads(static_cast<int>(s.threads));
   const Device device = parse_device(s.device);
-  fmt::print("device {}: {}\n", s.device, cpu::blas_description());
+  fmt::print("device {}: {}\n", s.device, device_description(device));
 
   const DataFile file(s.data);
   Run run(command);
