@@ -13,6 +13,8 @@
 
 #include <array>
 #include <charconv>
+#include <cstdint>
+#include <limits>
 #include <unordered_map>
 
 #include "weft/train/files.h"
@@ -175,6 +177,8 @@ Tokenizer bpe_tokenizer(std::string_view text, const BpeOptions& options) {
   constexpr int64_t fixed_pieces = 257;  // bytes and "unknown"
   WEFT_CHECK(options.vocab_size > fixed_pieces, "bpe_tokenizer: vocab_size must be over {} (the bytes are tokens too), got {}",
              fixed_pieces, options.vocab_size);
+  WEFT_CHECK(options.vocab_size <= std::numeric_limits<int32_t>::max(), "bpe_tokenizer: vocab_size must be at most {}, got {}",
+             std::numeric_limits<int32_t>::max(), options.vocab_size);
   Sentences sentences(text, options.max_training_bytes);
   WEFT_CHECK(!sentences.done(), "bpe_tokenizer: there is no text to train on");
   const std::unordered_map<std::string, std::string> settings = {

@@ -70,9 +70,13 @@ MetricsWriter::MetricsWriter(std::filesystem::path path, std::optional<int64_t> 
     const std::string text = read_file(path_);
     const size_t last_end = text.rfind('\n');
     size_ = last_end == std::string::npos ? 0 : static_cast<int64_t>(last_end) + 1;
-    for_each_line(text, path_.string(), [&](const MetricsRow& row, int64_t begin) {
-      if (row.step > *resumed_step) size_ = std::min(size_, begin);
-    });
+    try {
+      for_each_line(text, path_.string(), [&](const MetricsRow& row, int64_t begin) {
+        if (row.step > *resumed_step) size_ = std::min(size_, begin);
+      });
+    } catch (const Error& error) {  // which lines to give up is for the owner of the file to say
+      fail("{}\nTo go on without that line, remove it from {}", error.what(), path_.string());
+    }
   }
   descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
   if (descriptor_ < 0) fail_system(path_, "write", errno);

@@ -89,7 +89,7 @@ std::vector<std::string> differing_settings(const Settings& before, const Settin
 void check_same_settings(const std::string& what, const Settings& before, const Settings& now, const std::vector<std::string>& names) {
   std::string list;
   for (const std::string& difference : differing_settings(before, now, names)) list += (list.empty() ? "" : "; ") + difference;
-  WEFT_CHECK(list.empty(), "{}: settings differ: {}", what, list);
+  WEFT_CHECK(list.empty(), "{}: settings differ: {} (leave them as they were, or start another run)", what, list);
 }
 
 }  // namespace weft

@@ -102,6 +102,7 @@ TEST_CASE("metrics: errors") {
   CHECK(error_of(folder, [&] { read_metrics(path); }) == "m: cannot open: No such file or directory");
   CHECK(error("{\"step\": 1}\n{\n{\"step\": 2}\n").starts_with("m:2: not valid JSON: "));
   CHECK(error("{\"step\": 1.5}\n") == "m:1: expected an object with an integer \"step\"");
+  CHECK(error_of(folder, [&] { MetricsWriter(path, 1); }).ends_with("\nTo go on without that line, remove it from m"));
   CHECK(error("[]\n") == "m:1: expected an object with an integer \"step\"");
   CHECK(error("\n").starts_with("m:1: not valid JSON: "));
   CHECK(error("{\"step\": 1, \"loss\": \"x\"}\n") == "m:1: \"loss\" should be a number, found \"x\"");

@@ -66,8 +66,11 @@ TEST_CASE("settings: which ones differ") {
   CHECK(differing_settings(before, now, {"dim", "model"}) ==
         std::vector<std::string>{"dim was 128, is 256", "model was \"transformer\", is not given"});
   check_same_settings("resume", before, now, {"lr", "heads"});
-  CHECK_THROWS_WITH_AS(check_same_settings("resume", before, now, {"heads", "dim", "model"}),
-                       "resume: settings differ: dim was 128, is 256; model was \"transformer\", is not given", Error);
+  CHECK_THROWS_WITH_AS(
+      check_same_settings("resume", before, now, {"heads", "dim", "model"}),
+      "resume: settings differ: dim was 128, is 256; model was \"transformer\", is not given (leave them as they were, or start "
+      "another run)",
+      Error);
 }
 
 }  // namespace

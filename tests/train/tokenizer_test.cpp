@@ -202,6 +202,8 @@ TEST_CASE("tokenizer: bpe refuses vocabularies that it cannot fill") {
   if (!bpe_available()) return;
   CHECK_THROWS_WITH_AS(bpe_tokenizer(poem, {.vocab_size = 257}),
                        "bpe_tokenizer: vocab_size must be over 257 (the bytes are tokens too), got 257", Error);
+  CHECK_THROWS_WITH_AS(make_tokenizer("bpe:vocab_size=9999999999", "text"),
+                       "bpe_tokenizer: vocab_size must be at most 2147483647, got 9999999999", Error);
   CHECK_THROWS_WITH_AS(bpe_tokenizer("\n\n\xff", {}), "bpe_tokenizer: there is no text to train on", Error);
   TemporaryFolder folder;
   CHECK(
