@@ -8,6 +8,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
+#include <cstdio>
 #include <fstream>
 #include <iostream>
 #include <optional>
@@ -107,7 +108,7 @@ int run(int argc, char** argv) {
   bool list = false;
   CLI::App app{"Times the cases of the library and prints one JSON line for each: median milliseconds and peak resident memory"};
   app.add_option("--only", only, "cases with this text in their names, or the one case of this name");
-  app.add_option("--threads", threads, "threads of the CPU backend (default: all)")->check(CLI::PositiveNumber);
+  app.add_option("--threads", threads, "threads of the CPU backend (default: all)")->check(CLI::Range(1, 1024));
   app.add_option("--device", device_name, "cpu or cuda")->capture_default_str();
   app.add_option("--json", json_file, "also write the lines to this file");
   app.add_flag("--list", list, "print the names and stop");
@@ -143,6 +144,8 @@ int run(int argc, char** argv) {
     if (const auto line = output_of(arguments)) {
       std::cout << *line << std::flush;
       json << *line << std::flush;
+      WEFT_CHECK(std::cout.good(), "weft_bench: cannot write to standard output");
+      WEFT_CHECK(json_file.empty() || json.good(), "weft_bench: cannot write {}", json_file);
     } else {
       fmt::print(stderr, "{}: failed\n", c.name);
       ++failed;
@@ -158,7 +161,7 @@ int main(int argc, char** argv) {
   try {
     return weft::bench::run(argc, argv);
   } catch (const std::exception& error) {
-    fmt::print(stderr, "{}\n", error.what());
+    std::fprintf(stderr, "%s\n", error.what());  // which does not throw where stderr is closed
     return 1;
   }
 }
