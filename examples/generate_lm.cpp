@@ -1,11 +1,11 @@
 // generate_lm: continues a text with a model that train_lm has trained; the text goes to standard output as it is made.
-#include <fmt/core.h>
-
-#include <exception>
+#include <cstdio>
 #include <filesystem>
 
+#include "lm_main.h"
 #include "lm_settings.h"
 #include "weft/core/device.h"
+#include "weft/core/error.h"
 #include "weft/nn/module.h"
 #include "weft/train/files.h"
 #include "weft/train/generate.h"
@@ -16,7 +16,9 @@ namespace weft::programs {
 namespace {
 
 LanguageModel load_model(const std::filesystem::path& run, const Tokenizer& tokenizer, Device device) {
-  const TrainSettings s = from_settings(read_settings(run / "config.json"));
+  const std::filesystem::path config = run / "config.json";
+  const TrainSettings s = from_settings(read_settings(config));
+  check(s, config.string() + ": ");
   LanguageModel model = make_language_model(s.model, s.model_settings(tokenizer.vocab_size()));
   convert(model, s.dtype == "float64" ? DType::float64 : DType::float32, device);
   load_state_dict(model, load_safetensors(run / "model.safetensors").tensors);
@@ -35,7 +37,7 @@ void generate_text(const GenerateSettings& s) {
   WEFT_CHECK(std::filesystem::exists(run / "config.json"), "there is no run in {} (config.json is missing); train_lm makes one", s.run);
   WEFT_CHECK(std::filesystem::exists(run / "model.safetensors"), "the run in {} has saved no weights yet (model.safetensors is missing)",
              s.run);
-  fmt::print(stderr, "device {}: {}\n", s.device, device_description(device));
+  std::fputs(format("device {}: {}\n", s.device, device_description(device)).c_str(), stderr);
 
   const Tokenizer tokenizer = Tokenizer::load(run);
   LanguageModel model = load_model(run, tokenizer, device);
@@ -59,13 +61,9 @@ void generate_text(const GenerateSettings& s) {
 }  // namespace weft::programs
 
 int main(int argc, char** argv) {
-  try {
+  return weft::programs::run_main("generate_lm", [&] {
     const auto settings = weft::programs::parse_generate(argc, argv);
     if (!settings.help) weft::programs::generate_text(settings);
     return 0;
-  } catch (const std::exception& error) {
-    std::fflush(stdout);
-    fmt::print(stderr, "generate_lm: {}\n", error.what());
-    return 1;
-  }
+  });
 }

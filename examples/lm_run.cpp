@@ -1,13 +1,19 @@
 #include "lm_run.h"
 
-#include <fmt/core.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cctype>
+#include <cerrno>
 #include <cmath>
 #include <csignal>
+#include <cstring>
 #include <limits>
+#include <tuple>
 
+#include "lm_main.h"
 #include "weft/autograd/ops.h"
+#include "weft/core/error.h"
 #include "weft/core/random.h"
 #include "weft/nn/module.h"
 #include "weft/train/generate.h"
@@ -21,15 +27,47 @@ namespace fs = std::filesystem;
 
 volatile std::sig_atomic_t received_signal = 0;
 
-// The first signal asks the loop to end after its step; the second ends the program.
+// What a run writes into its folder, beside the checkpoints.
+constexpr const char* run_files[] = {"config.json",       "tokenizer.json", "tokenizer.model", "metrics.jsonl",
+                                     "model.safetensors", "loss.svg",       "sample.txt"};
+constexpr const char* new_checkpoint = "checkpoint.new";
+
+void remove_new_checkpoint(const fs::path& folder) {
+  std::error_code ignored;  // only an empty folder goes
+  remove_checkpoints(folder);
+  fs::remove(folder, ignored);
+}
+
+// For a shell: the text as one word.
+std::string quoted(const std::string& text) {
+  const auto plain = [](unsigned char c) { return std::isalnum(c) != 0 || c >= 0x80 || std::strchr("_-./+:=,@%", c) != nullptr; };
+  if (!text.empty() && std::all_of(text.begin(), text.end(), plain)) return text;
+  std::string result = "'";
+  for (const char c : text) result += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return result + "'";
+}
+
+void note_signal(int number) {
+  received_signal = number;
+  const char text[] = "\nstopping after this step; once more to quit without saving\n";
+  const int error = errno;  // of the call that the signal came into
+  if (number == SIGINT) std::ignore = ::write(STDERR_FILENO, text, sizeof text - 1);
+  errno = error;
+}
+
+// The first signal asks the loop to end after its step; a second Ctrl-C or SIGTERM ends the program. A closed terminal may send its signal
+// twice, and a closed pipe does so at every line. nohup has SIGHUP ignored, and so it stays.
 void catch_signals() {
-  for (int signal : {SIGINT, SIGTERM}) {
+  for (int signal : {SIGINT, SIGTERM, SIGHUP, SIGPIPE}) {
+    const bool twice_ends = signal == SIGINT || signal == SIGTERM;
+    struct sigaction before {};
+    sigaction(signal, nullptr, &before);
+    if (!twice_ends && before.sa_handler == SIG_IGN) continue;
     struct sigaction action {};
-    action.sa_handler = [](int number) { received_signal = number; };
-    action.sa_flags = static_cast<int>(SA_RESETHAND) | SA_RESTART;
+    action.sa_handler = note_signal;
+    action.sa_flags = (twice_ends ? static_cast<int>(SA_RESETHAND) : 0) | SA_RESTART;
     sigaction(signal, &action, nullptr);
   }
-  std::signal(SIGXFSZ, SIG_IGN);  // a file size limit is then an error of the write, like a full disk
 }
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
@@ -63,23 +101,55 @@ class Evaluation {
 bool Run::interrupted() { return received_signal != 0; }
 
 Run::Run(const TrainCommand& command) : settings_(command.settings), resumed_(command.resume), made_folder_(!fs::exists(settings_.run)) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a file size limit is then an error of the write, like a full disk
   make_folder(settings_.run);
   lock_.emplace(settings_.run);
   remove_temporary_files(settings_.run);
   std::vector<std::string> skipped;
-  if (resumed_ || !command.overwrite) checkpoint_ = load_checkpoint(file("checkpoint"), &skipped);
-  for (const std::string& reason : skipped) fmt::print("an older checkpoint is used: {}\n", reason);
+  if (resumed_ || !command.overwrite) {
+    try {
+      checkpoint_ = load_checkpoint(file("checkpoint"), &skipped);
+    } catch (const Error& error) {
+      fail("{}\nStart the run again with --overwrite, or give another folder with --run", error.what());
+    }
+  }
+  for (const std::string& reason : skipped) say(format("an older checkpoint is used: {}\n", reason));
   WEFT_CHECK(!resumed_ || checkpoint_, "resume: there is no checkpoint in {}; start the run again, without --resume",
              file("checkpoint").string());
   WEFT_CHECK(resumed_ || !checkpoint_ || checkpoint_->step == 0,
              "{} holds a run of {} steps: go on with it by --resume, replace it by --overwrite, or give another folder with --run",
              settings_.run, checkpoint_ ? checkpoint_->step : 0);
+  check_files(command);
   if (!resumed_) checkpoint_.reset();
 }
 
+// Files of another origin are not ours to replace, nor is the text itself. A start that was killed has left files, and says so by
+// checkpoint.new.
+void Run::check_files(const TrainCommand& command) const {
+  std::string found;
+  for (const char* name : run_files) {
+    std::error_code error;
+    if (!fs::exists(file(name), error)) continue;
+    found += (found.empty() ? "" : ", ") + std::string(name);
+    WEFT_CHECK(!fs::equivalent(file(name), settings_.data, error),
+               "--data {} is a file that the run itself writes: move the text, or give another folder with --run", settings_.data);
+  }
+  WEFT_CHECK(found.empty() || resumed_ || command.overwrite || checkpoint_ || fs::exists(file(new_checkpoint)),
+             "{} holds no run to go on with, but files that a run would replace ({}): replace them by --overwrite, or give another folder "
+             "with --run",
+             settings_.run, found);
+}
+
 Run::~Run() {
-  std::error_code ignored;
-  if (made_folder_ && !parts_) fs::remove(settings_.run, ignored);  // it is empty then
+  if (!made_folder_ || saved_step_ >= 0) return;
+  try {
+    remove_new_checkpoint(file(new_checkpoint));
+    std::error_code ignored;
+    for (const char* name : run_files) fs::remove(file(name), ignored);
+    fs::remove(file("checkpoint"), ignored);
+    fs::remove(settings_.run, ignored);  // unless somebody has put something into it
+  } catch (const std::exception&) {      // what cannot be removed stays
+  }
 }
 
 Tokenizer Run::tokenizer(const DataFile& data) const {
@@ -99,6 +169,9 @@ void Run::start(const RunParts& parts) {
 }
 
 void Run::restore() {
+  WEFT_CHECK(settings_.steps >= checkpoint_->step, "resume: {} has done {} steps already, and --steps is {}: give more to go on",
+             settings_.run, checkpoint_->step, settings_.steps);
+  if (settings_.steps == checkpoint_->step) say(format("all {} steps are done; to go on, give more with --steps\n", settings_.steps));
   const Settings& state = checkpoint_->state;
   WEFT_CHECK(state.unsigned_integer("data_fingerprint") == parts_->data_fingerprint,
              "resume: {} is not the text that this run has learned from (its tokens differ); give that text with --data", settings_.data);
@@ -111,19 +184,32 @@ void Run::restore() {
   loss_count_ = state.integer("loss_count");
   seconds_before_ = state.number("seconds");
   checkpoint_.reset();
+  remove_new_checkpoint(file(new_checkpoint));
   metrics_.emplace(file("metrics.jsonl"), step_);
   write_settings(file("config.json"), to_settings(settings_));
 }
 
-// The first checkpoint comes last: with it the folder holds a run.
+// The first checkpoint is written first, beside, and comes to its place last: with it the folder holds a run.
 void Run::begin_files() {
+  start_ = std::chrono::steady_clock::now();
+  remove_checkpoints(file(new_checkpoint));
+  try {
+    save_checkpoint(file(new_checkpoint), state());
+  } catch (const Error& error) {
+    remove_new_checkpoint(file(new_checkpoint));
+    fail("{}\nThe run did not begin; what the folder held is untouched", error.what());
+  }
   remove_checkpoints(file("checkpoint"));
   for (const char* name : {"model.safetensors", "loss.svg", "sample.txt"}) fs::remove(file(name));
   parts_->tokenizer.save(settings_.run);
   write_settings(file("config.json"), to_settings(settings_));
   metrics_.emplace(file("metrics.jsonl"));
-  start_ = std::chrono::steady_clock::now();
-  save();
+  make_folder(file("checkpoint"));
+  for (const fs::directory_entry& entry : fs::directory_iterator(file(new_checkpoint))) {
+    fs::rename(entry.path(), file("checkpoint") / entry.path().filename());
+  }
+  saved_step_ = 0;
+  remove_new_checkpoint(file(new_checkpoint));
 }
 
 double Run::seconds() const { return seconds_before_ + seconds_since(start_); }
@@ -169,23 +255,26 @@ void Run::save() {
   try {
     WEFT_CHECK(all_finite(parts_->optimizer.parameters()), "step {}: the weights are no longer finite; a smaller --lr may help", step_);
     metrics_->sync();
-    Checkpoint checkpoint{.step = step_, .tensors = {}, .state = {}};
-    checkpoint.add("model", state_dict(parts_->model));
-    checkpoint.add("optimizer", parts_->optimizer.state_dict());
-    if (parts_->ema != nullptr) checkpoint.add("ema", parts_->ema->state_dict());
-    checkpoint.state.set("data_fingerprint", parts_->data_fingerprint);
-    checkpoint.state.set("random_seed", default_generator().seed());
-    checkpoint.state.set("random_offset", default_generator().offset());
-    checkpoint.state.set("loss_sum", loss_sum_);
-    checkpoint.state.set("loss_count", loss_count_);
-    checkpoint.state.set("seconds", seconds());
-    save_checkpoint(file("checkpoint"), checkpoint);
+    save_checkpoint(file("checkpoint"), state());
     saved_step_ = step_;
     if (step_ > 0) write_results();
   } catch (const Error& error) {
-    if (saved_step_ < 0) throw;
     fail("{}\nThe last checkpoint, of step {}, is whole. When that is mended: {}", error.what(), saved_step_, how_to_resume());
   }
+}
+
+Checkpoint Run::state() const {
+  Checkpoint checkpoint{.step = step_, .tensors = {}, .state = {}};
+  checkpoint.add("model", state_dict(parts_->model));
+  checkpoint.add("optimizer", parts_->optimizer.state_dict());
+  if (parts_->ema != nullptr) checkpoint.add("ema", parts_->ema->state_dict());
+  checkpoint.state.set("data_fingerprint", parts_->data_fingerprint);
+  checkpoint.state.set("random_seed", default_generator().seed());
+  checkpoint.state.set("random_offset", default_generator().offset());
+  checkpoint.state.set("loss_sum", loss_sum_);
+  checkpoint.state.set("loss_count", loss_count_);
+  checkpoint.state.set("seconds", seconds());
+  return checkpoint;
 }
 
 void Run::write_results() const {
@@ -206,7 +295,7 @@ void Run::write_sample() const {
   write_file_atomically(file("sample.txt"), parts_->tokenizer.decode(rows[0]) + "\n");
 }
 
-std::string Run::how_to_resume() const { return "train_lm --run " + settings_.run + " --resume"; }
+std::string Run::how_to_resume() const { return "train_lm --run " + quoted(settings_.run) + " --resume"; }
 
 void Run::fail_not_finite(double loss, double grad_norm, const std::function<void()>& again) const {
   std::string where = "The step runs clean when it is repeated";
@@ -219,18 +308,18 @@ void Run::fail_not_finite(double loss, double grad_norm, const std::function<voi
   fail(
       "step {}: the loss is {} and the norm of its gradients {}\n{}\nThe last checkpoint, of step {}, is whole. To go on from it, with a "
       "smaller learning rate: {} --lr {}",
-      step_ + 1, loss, grad_norm, where, saved_step_, how_to_resume(), settings_.lr / 2);
+      step_ + 1, loss, grad_norm, where, saved_step_, how_to_resume(), std::min(settings_.lr / 2, TrainSettings().lr));
 }
 
 int Run::finish() {
   progress_->finish();
   save();
   if (interrupted()) {
-    fmt::print("stopped after step {} of {}; everything is saved. To go on: {}\n", step_, settings_.steps, how_to_resume());
+    say(format("stopped after step {} of {}; everything is saved. To go on: {}\n", step_, settings_.steps, how_to_resume()));
     return 128 + static_cast<int>(received_signal);
   }
   write_sample();
-  fmt::print("{} steps in {}; the run is in {}\n", step_, format_duration(seconds()), settings_.run);
+  say(format("{} steps in {}; the run is in {}\n", step_, format_duration(seconds()), settings_.run));
   return 0;
 }
 

@@ -8,6 +8,8 @@
 //     loss.svg, sample.txt
 //
 // All files are replaced as a whole or not at all, so the run survives being killed at any instant: it goes on from its last checkpoint.
+// A new run writes its first checkpoint into checkpoint.new/ before it touches anything else, and moves it to its place as the last step:
+// where a run is replaced, the old one goes only when there is room for the new one.
 #pragma once
 
 #include <chrono>
@@ -42,10 +44,10 @@ struct RunParts {
 
 class Run {
  public:
-  /// Opens the folder: this process alone works in it from now on. An error if it holds a run that is neither resumed nor overwritten, or
-  /// if there is nothing to resume.
+  /// Opens the folder: this process alone works in it from now on. An error if it holds a run, or any file that a run would
+  /// replace, and neither resume nor overwrite is asked for; or if there is nothing to resume.
   explicit Run(const TrainCommand& command);
-  /// Removes the folder if it was made for a run that never began.
+  /// Removes what was made for a run that never began.
   ~Run();
   Run(const Run&) = delete;
   Run& operator=(const Run&) = delete;
@@ -56,7 +58,7 @@ class Run {
   void start(const RunParts& parts);
   /// Training steps done.
   int64_t step() const { return step_; }
-  /// Ctrl-C, or SIGTERM.
+  /// By Ctrl-C, SIGTERM, a closed terminal, or a closed pipe behind standard output.
   static bool interrupted();
 
   /// After a step: logs, evaluates and saves where it is time to.
@@ -68,10 +70,12 @@ class Run {
   int finish();
 
  private:
+  void check_files(const TrainCommand& command) const;
   void restore();
   void begin_files();
   double validation_loss() const;
   void save();
+  Checkpoint state() const;
   void write_results() const;
   void write_sample() const;
   double seconds() const;

@@ -3,13 +3,16 @@
 #include <CLI/CLI.hpp>
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <filesystem>
-#include <iostream>
 #include <limits>
 
+#include "lm_main.h"
+#include "weft/core/error.h"
 #include "weft/core/spec.h"
 #include "weft/train/files.h"
+#include "weft/train/utf8.h"
 
 namespace weft::programs {
 namespace {
@@ -40,7 +43,7 @@ bool parse(CLI::App& app, std::vector<std::string> arguments) {
     app.parse(arguments);
     return true;
   } catch (const CLI::CallForHelp&) {
-    std::cout << app.help();
+    say(app.help());
     return false;
   } catch (const CLI::ExtrasError&) {
     const std::string unknown = app.remaining().front();
@@ -52,45 +55,69 @@ bool parse(CLI::App& app, std::vector<std::string> arguments) {
   }
 }
 
+// Numbers are read here, in one way: CLI11 takes 010 for 8 and turns what is out of range into the nearest number that is not.
+template <class T>
+CLI::Option* add_option(CLI::App& app, const std::string& name, T& value, const char* help) {
+  const auto read = [name, &value](const std::string& text) {
+    if constexpr (std::is_same_v<T, std::string>) {
+      value = text;
+    } else {
+      const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+      WEFT_CHECK(error == std::errc() && end == text.data() + text.size(), "{} expects {}, got \"{}\"", name,
+                 std::is_integral_v<T> ? "an integer" : "a number", text);
+    }
+  };
+  const std::string shown = format("{}", value);
+  const char* kind = std::is_same_v<T, std::string> ? "TEXT" : std::is_integral_v<T> ? "INT" : "FLOAT";
+  return app.add_option_function<std::string>(name, read, help)->default_str(shown)->type_name(kind);
+}
+
 bool parse_over(TrainCommand& command, const std::vector<std::string>& arguments) {
-  CLI::App app("Trains a language model on a text.");
+  CLI::App app("Trains a language model on a text.", "train_lm");
   app.get_formatter()->column_width(36);
   command.settings.visit([&](const char* group, const char* name, auto& value, const char* help) {
-    app.add_option(std::string("--") + name, value, help)->capture_default_str()->group(group);
+    add_option(app, std::string("--") + name, value, help)->group(group);
   });
   app.add_flag("--resume", command.resume, "go on with the run in the folder, where it stopped")->group("Data");
   app.add_flag("--overwrite", command.overwrite, "replace a run that is in the folder")->group("Data");
   return parse(app, arguments);
 }
 
-void check(const TrainSettings& s) {
-  const auto at_least = [](const char* name, int64_t value, int64_t least) {
-    WEFT_CHECK(value >= least, "--{} must be at least {}, got {}", name, least, value);
+}  // namespace
+
+void check(const TrainSettings& s, const std::string& where) {
+  const auto at_least = [&](const char* name, int64_t value, int64_t least) {
+    WEFT_CHECK(value >= least, "{}--{} must be at least {}, got {}", where, name, least, value);
   };
   at_least("steps", s.steps, 0), at_least("batch", s.batch, 1), at_least("accumulate", s.accumulate, 1), at_least("warmup", s.warmup, 0);
   at_least("dim", s.dim, 1), at_least("depth", s.depth, 1), at_least("heads", s.heads, 1), at_least("context", s.context, 1);
   at_least("log-every", s.log_every, 1), at_least("eval-every", s.eval_every, 0), at_least("eval-batches", s.eval_batches, 0);
   at_least("checkpoint-every", s.checkpoint_every, 0), at_least("sample", s.sample, 0), at_least("threads", s.threads, 0);
   at_least("seed", s.seed, 0);
-  const auto within = [](const char* name, double value, double low, double high, const char* range) {
-    WEFT_CHECK(value >= low && value < high, "--{} must be {}, got {}", name, range, value);
+  WEFT_CHECK(s.threads <= most_threads, "{}--threads must be at most {}, got {}", where, most_threads, s.threads);
+  TrainSettings(s).visit([&]<class T>(const char*, const char* name, T& value, const char*) {
+    if constexpr (std::is_same_v<T, std::string>) {  // config.json is UTF-8
+      WEFT_CHECK(find_invalid_utf8(value) == value.size(), "{}--{} is not valid UTF-8", where, name);
+    }
+  });
+  const auto within = [&](const char* name, double value, double low, double high, const char* range) {
+    WEFT_CHECK(value >= low && value < high, "{}--{} must be {}, got {}", where, name, range, value);
   };
   constexpr double infinity = std::numeric_limits<double>::infinity();
-  within("lr", s.lr, 0, infinity, "0 or positive"), within("min-lr", s.min_lr, 0, infinity, "0 or positive");
-  within("weight-decay", s.weight_decay, 0, infinity, "0 or positive"), within("clip", s.clip, 0, infinity, "0 or positive");
+  within("lr", s.lr, 0, infinity, "0 or positive, and finite"), within("min-lr", s.min_lr, 0, infinity, "0 or positive, and finite");
+  within("weight-decay", s.weight_decay, 0, infinity, "0 or positive, and finite"),
+      within("clip", s.clip, 0, infinity, "0 or positive, and finite");
   within("dropout", s.dropout, 0, 1, "at least 0 and below 1"), within("val-fraction", s.val_fraction, 0, 1, "at least 0 and below 1");
   within("beta1", s.beta1, 0, 1, "at least 0 and below 1"), within("beta2", s.beta2, 0, 1, "at least 0 and below 1");
   within("momentum", s.momentum, 0, 1, "at least 0 and below 1"), within("ema", s.ema, 0, 1, "at least 0 and below 1");
-  const auto one_of = [](const char* name, const std::string& value, const std::vector<std::string>& known) {
-    WEFT_CHECK(std::find(known.begin(), known.end(), value) != known.end(), "--{} cannot be \"{}\"; {}", name, value,
+  const auto one_of = [&](const char* name, const std::string& value, const std::vector<std::string>& known) {
+    WEFT_CHECK(std::find(known.begin(), known.end(), value) != known.end(), "{}--{} cannot be \"{}\"; {}", where, name, value,
                suggest(value, known));
   };
   one_of("optimizer", s.optimizer, {"adamw", "adam", "sgd"});
   one_of("dtype", s.dtype, {"float32", "float64"});
   one_of("schedule", s.schedule, {"cosine", "linear", "inverse_sqrt", "constant"});
 }
-
-}  // namespace
 
 TrainCommand parse_train(int argc, char** argv) {
   const std::vector<std::string> arguments = arguments_of(argc, argv);
@@ -146,9 +173,9 @@ std::vector<int64_t> start_tokens(const Tokenizer& tokenizer) {
 
 GenerateSettings parse_generate(int argc, char** argv) {
   GenerateSettings s;
-  CLI::App app("Continues a text with a model that train_lm has trained.");
+  CLI::App app("Continues a text with a model that train_lm has trained.", "generate_lm");
   app.get_formatter()->column_width(36);
-  const auto add = [&](const char* name, auto& value, const char* help) { app.add_option(name, value, help)->capture_default_str(); };
+  const auto add = [&](const char* name, auto& value, const char* help) { add_option(app, name, value, help); };
   add("--run", s.run, "folder of the run");
   add("--prompt", s.prompt, "text to continue; empty: the model starts after a line end");
   add("--tokens", s.tokens, "tokens to generate");
@@ -162,6 +189,7 @@ GenerateSettings parse_generate(int argc, char** argv) {
   s.help = !parse(app, arguments_of(argc, argv));
   WEFT_CHECK(s.tokens >= 0 && s.seed >= 0 && s.threads >= 0, "--tokens, --seed and --threads must not be negative, got {}, {} and {}",
              s.tokens, s.seed, s.threads);
+  WEFT_CHECK(s.threads <= most_threads, "--threads must be at most {}, got {}", most_threads, s.threads);
   return s;
 }
 

@@ -95,6 +95,12 @@ struct TrainCommand {
 /// which setting differs. Every error is a weft::Error.
 TrainCommand parse_train(int argc, char** argv);
 
+/// An error if a value is out of its range; `where` opens the message.
+void check(const TrainSettings& settings, const std::string& where = "");
+
+/// More threads than any machine has; far more fail to start.
+constexpr int64_t most_threads = 1024;
+
 /// The settings under their names, with underscores.
 Settings to_settings(TrainSettings settings);
 /// The inverse. Unknown and missing names are ignored: they keep their defaults.

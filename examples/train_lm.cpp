@@ -3,16 +3,15 @@
 //     train_lm --data war_and_peace.txt.gz --run runs/war --attention local:window=64 --steps 5000
 //     train_lm --run runs/war --resume
 //     generate_lm --run runs/war --prompt "Natasha "
-#include <fmt/core.h>
-
 #include <cmath>
-#include <exception>
 #include <memory>
 
+#include "lm_main.h"
 #include "lm_run.h"
 #include "lm_settings.h"
 #include "weft/autograd/ops.h"
 #include "weft/core/device.h"
+#include "weft/core/error.h"
 #include "weft/nn/module.h"
 #include "weft/train/adam.h"
 #include "weft/train/clip.h"
@@ -34,7 +33,7 @@ int train(const TrainCommand& command) {
   const TrainSettings& s = command.settings;
   if (s.threads > 0) set_num_threads(static_cast<int>(s.threads));
   const Device device = parse_device(s.device);
-  fmt::print("device {}: {}\n", s.device, device_description(device));
+  say(format("device {}: {}\n", s.device, device_description(device)));
 
   const DataFile file(s.data);
   Run run(command);
@@ -48,9 +47,9 @@ int train(const TrainCommand& command) {
   const auto ema = s.ema > 0 ? std::make_unique<Ema>(parameters(model), s.ema) : nullptr;
   const Schedule schedule = make_schedule(s.schedule, s.schedule_options());
   run.start({model, *optimizer, ema.get(), data, ids.fingerprint(), tokenizer});
-  fmt::print("data {}: {} tokens to train on, {} to validate; vocabulary {} ({})\n", s.data, data.train_tokens(), data.validation_tokens(),
-             tokenizer.vocab_size(), s.tokenizer);
-  fmt::print("model {} with {}: {} parameters; {} of {} steps done\n", s.model, s.attention, count_parameters(model), run.step(), s.steps);
+  say(format("data {}: {} tokens to train on, {} to validate; vocabulary {} ({})\n", s.data, data.train_tokens(), data.validation_tokens(),
+             tokenizer.vocab_size(), s.tokenizer));
+  say(format("model {} with {}: {} parameters; {} of {} steps done\n", s.model, s.attention, count_parameters(model), run.step(), s.steps));
 
   // Forward and backward of all batches of a step: the gradients add up in the parameters.
   const auto loss_of = [&](int64_t step) {
@@ -86,13 +85,8 @@ int train(const TrainCommand& command) {
 }  // namespace weft::programs
 
 int main(int argc, char** argv) {
-  std::setvbuf(stdout, nullptr, _IOLBF, 0);
-  try {
+  return weft::programs::run_main("train_lm", [&] {
     const auto command = weft::programs::parse_train(argc, argv);
     return command.help ? 0 : weft::programs::train(command);
-  } catch (const std::exception& error) {
-    std::fflush(stdout);
-    fmt::print(stderr, "train_lm: {}\n", error.what());
-    return 1;
-  }
+  });
 }

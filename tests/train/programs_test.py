@@ -85,16 +85,38 @@ class Resume(Programs):
         expected = self.whole_run()
         for number in (signal.SIGINT, signal.SIGTERM):
             run = self.folder / number.name
-            process = subprocess.Popen(train_command(run, checkpoint_every=0), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            process = subprocess.Popen(train_command(run, checkpoint_every=0), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
             while not ((run / "metrics.jsonl").exists() and (run / "metrics.jsonl").read_text().count("\n") >= 2):
                 self.assertIsNone(process.poll())
                 time.sleep(0.002)
             process.send_signal(number)
-            output, _ = process.communicate(timeout=100)
+            output, errors = process.communicate(timeout=100)
             self.assertEqual(process.returncode, 128 + number, output)
             self.assertIn(f"train_lm --run {run} --resume", output)
+            self.assertEqual("once more to quit without saving" in errors, number == signal.SIGINT)
             self.train(run, resume=True)
             self.assertEqual(learned(run), expected)
+
+    def test_hang_up_and_closed_pipe(self):
+        for number in (signal.SIGHUP, signal.SIGPIPE):
+            run = self.folder / number.name
+            process = subprocess.Popen(train_command(run, checkpoint_every=0, steps=100000), stdout=subprocess.DEVNULL,
+                                       stderr=subprocess.DEVNULL)
+            while not ((run / "metrics.jsonl").exists() and (run / "metrics.jsonl").read_text().count("\n") >= 2):
+                self.assertIsNone(process.poll())
+                time.sleep(0.002)
+            process.send_signal(number)
+            self.assertEqual(process.wait(timeout=100), 128 + number)
+            self.assertGreater(int(next((run / "checkpoint").iterdir()).name[5:14]), 0)
+
+    def test_steps_that_are_done(self):
+        run = self.folder / "run's"
+        self.train(run, steps=10)
+        before = learned(run), (run / "config.json").read_text()
+        self.assertIn("has done 10 steps already, and --steps is 5", self.train(run, resume=True, steps=5, code=1).stderr)
+        self.assertEqual((learned(run), (run / "config.json").read_text()), before)
+        self.assertIn("all 10 steps are done; to go on, give more with --steps", self.train(run, resume=True).stdout)
+        self.assertEqual(learned(run), before[0])
 
     def test_more_steps(self):
         run = self.folder / "more"
@@ -140,6 +162,14 @@ class Refusals(Programs):
         self.refused("--optimizer cannot be \"adamv\"; did you mean \"adamw\"?", optimizer="adamv")
         self.refused("did you mean \"--steps\"?", stesp=3)
         self.refused("--batch must be at least 1, got 0", batch=0)
+        self.refused("--threads must be at most 1024, got 4294967296", threads=1 << 32)
+        self.refused("--lr must be 0 or positive, and finite, got inf", lr="inf")
+        self.refused('--dim expects an integer, got "abc"', dim="abc")
+        self.refused('--seed expects an integer, got "18446744073709551615"', seed=(1 << 64) - 1)
+        self.refused('--steps expects an integer, got "0x10"', steps="0x10")
+        run = self.folder / "run"
+        self.train(run, steps="010")
+        self.assertEqual(json.loads((run / "config.json").read_text())["steps"], 10)
         result = execute(train_command(self.folder / "none", resume=True))
         self.assertEqual(result.returncode, 1)
         self.assertIn("resume: there is no run in", result.stderr)
@@ -148,8 +178,28 @@ class Refusals(Programs):
         (self.folder / "file").write_text("")
         self.assertIn("cannot create the folder", self.train(self.folder / "file" / "run", code=1).stderr)
 
+    def test_name_that_is_not_utf8(self):
+        name = bytes(self.folder) + b"/bad\xff"
+        result = subprocess.run([c.encode() for c in train_command("RUN")[:2]] + [name, b"--data", bytes(TEXT)], capture_output=True)
+        self.assertEqual((result.returncode, result.stderr), (1, b"train_lm: --run is not valid UTF-8\n"))
+
+    def test_files_of_another_origin(self):
+        run = self.folder / "run"
+        run.mkdir()
+        for name in ("model.safetensors", "config.json", "tokenizer.json", "sample.txt", "metrics.jsonl"):
+            (run / name).write_text("precious")
+            self.assertIn(f"files that a run would replace ({name})", self.train(run, code=1).stderr)
+            self.assertEqual([(p.name, p.read_text()) for p in run.iterdir()], [(name, "precious")])
+            (run / name).unlink()
+        shutil.copy(TEXT, run / "sample.txt")
+        for extra in ((), ("--overwrite",)):
+            self.assertIn("is a file that the run itself writes", self.train(run, *extra, data=run / "sample.txt", code=1).stderr)
+        self.assertEqual((run / "sample.txt").read_bytes(), TEXT.read_bytes())
+        self.train(run, "--overwrite", steps=2)
+
     def test_help_lists_every_setting(self):
         text = execute([BUILD / "train_lm", "--help"]).stdout
+        self.assertIn("Usage: train_lm ", text)
         for name in TINY:
             self.assertIn(f"--{name}", text)
 
@@ -166,6 +216,50 @@ class Failures(Programs):
         self.assertIn("The last checkpoint, of step 0, is whole", result.stderr)
         self.train(run, resume=True)
         self.assertEqual(learned(run), expected)
+
+    def test_no_space_for_another_run(self):
+        run = self.folder / "run"
+        self.train(run, steps=10)
+        files = lambda: {p.name: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+        before = files()
+        limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        result = self.train(run, "--overwrite", code=1, options={"preexec_fn": limit})
+        self.assertIn("what the folder held is untouched", result.stderr)
+        self.assertEqual(files(), before)
+        self.train(self.folder / "new", code=1, options={"preexec_fn": limit})
+        self.assertFalse((self.folder / "new").exists())
+
+    def test_killed_start(self):
+        run = self.folder / "run"
+        self.train(run, steps=0)
+        (run / "checkpoint").rename(run / "checkpoint.new")  # killed just before its last move
+        self.train(run, steps=5)
+        self.assertFalse((run / "checkpoint.new").exists())
+
+    def test_damaged_checkpoint(self):
+        run = self.folder / "run"
+        self.train(run, steps=5)
+        next((run / "checkpoint").iterdir()).write_bytes(b"")
+        self.assertIn("Start the run again with --overwrite", self.train(run, resume=True, code=1).stderr)
+
+    def test_standard_streams(self):
+        run = self.folder / "run"
+        command = [*train_command(run, steps=5)]
+        with open("/dev/full", "w") as full:
+            result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+            self.assertEqual(result.returncode, 1)
+            self.assertIn("train_lm: standard output cannot be written", result.stderr)
+            self.assertEqual(subprocess.run([BUILD / "train_lm", "--resume", "--run", "none"], stderr=full).returncode, 1)
+            generate = [BUILD / "generate_lm", "--run", run, "--tokens", "5"]
+            result = subprocess.run(generate, stdout=full, stderr=subprocess.PIPE, text=True)
+            self.assertEqual(result.returncode, 1)
+            self.assertIn("generate_lm: standard output cannot be written", result.stderr)
+            self.assertEqual(subprocess.run([BUILD / "generate_lm", "--help"], stdout=full, stderr=full).returncode, 1)
+            self.assertEqual(subprocess.run(generate, stdout=subprocess.DEVNULL, stderr=full).returncode, 0)
+        closed = lambda command: subprocess.run(["bash", "-c", '"$@" <&- 2>&-', "bash", *command], stdout=subprocess.DEVNULL).returncode
+        self.assertEqual(closed([*command, "--overwrite"]), 0)
+        self.assertEqual([row["step"] for row in learned(run)[0]], [5], "only metrics in metrics.jsonl")
+        self.assertEqual(closed([BUILD / "train_lm", "--data", "none"]), 1)
 
     def test_not_finite(self):
         run = self.folder / "nan"
@@ -189,6 +283,10 @@ class Generate(Programs):
         self.assertEqual(unknown.returncode, 1)
         self.assertIn("is not among the", unknown.stderr)
         self.assertIn("top_p must be in (0, 1]", generate("--top-p", 0).stderr)
+        self.assertIn("--threads must be at most 1024", execute([BUILD / "generate_lm", "--threads", 100000]).stderr)
+        config = run / "config.json"
+        config.write_text(config.read_text().replace('"float32"', '"int8"'))
+        self.assertIn('config.json: --dtype cannot be "int8"', generate().stderr)
         self.assertIn("there is no run in", execute([BUILD / "generate_lm", "--run", self.folder / "none"]).stderr)
 
 
