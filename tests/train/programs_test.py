@@ -7,6 +7,7 @@ import json
 import pathlib
 import random
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -262,11 +263,12 @@ class Failures(Programs):
         self.assertEqual(closed([BUILD / "train_lm", "--data", "none"]), 1)
 
     def test_not_finite(self):
-        run = self.folder / "nan"
-        result = self.train(run, model="transformer:init_std=1e30", code=1)
+        run = self.folder / "not finite"
+        result = self.train(run, model="transformer:init_std=1e30", lr=1e30, code=1)
         self.assertIn("step 1: the loss is", result.stderr)
         self.assertIn("anomaly: the forward of", result.stderr)
         self.assertIn("The last checkpoint, of step 0, is whole", result.stderr)
+        self.assertIn(f"train_lm --run {shlex.quote(str(run))} --resume --lr 0.001", result.stderr)
 
 
 class Generate(Programs):
