@@ -44,7 +44,8 @@ AttentionSizes check_qkv(const char* op, const Tensor& q, const Tensor& k, const
   WEFT_CHECK(v.size(row_axis) == sizes.keys && v.size(head_axis) == sizes.kv_heads,
              "{}: k and v need the same keys and heads, got {} and {}", op, k, v);
   WEFT_CHECK(sizes.kv_heads >= 1 && sizes.heads % sizes.kv_heads == 0,
-             "{}: the heads of q ({}) must be a multiple of those of k and v ({})", op, sizes.heads, sizes.kv_heads);
+             "{}: the heads of q ({}) must be a multiple of those of k and v ({}): q is {} and k {}, read as {}; `layout` says how", op,
+             sizes.heads, sizes.kv_heads, q, k, axes);
   return sizes;
 }
 
@@ -76,7 +77,13 @@ void check_attend_options(const char* op, const AttentionSizes& sizes, const Ten
     WEFT_CHECK(options.key_lengths.dtype() == DType::int64 && options.key_lengths.shape() == Shape({sizes.batch}),
                "{}: key_lengths must be int64 [{}] (one for each batch element), got {}", op, sizes.batch, options.key_lengths);
     check_device("key_lengths", options.key_lengths);
+    const std::vector<int64_t> lengths = options.key_lengths.to_vector<int64_t>();
+    for (size_t b = 0; b < lengths.size(); ++b) {
+      WEFT_CHECK(0 <= lengths[b] && lengths[b] <= sizes.keys, "{}: key_lengths[{}] is {}, but there are {} keys", op, b, lengths[b],
+                 sizes.keys);
+    }
   }
+  WEFT_CHECK(options.return_weights || !options.compact_weights, "{}: compact_weights needs return_weights", op);
   WEFT_CHECK(options.dropout >= 0 && options.dropout <= 1, "{}: dropout must be in [0, 1], got {}", op, options.dropout);
   WEFT_CHECK(!options.scale || std::isfinite(*options.scale), "{}: the scale must be finite, got {}", op, options.scale.value_or(0));
 }

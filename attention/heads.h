@@ -29,7 +29,7 @@ struct AttentionSizes {
 
 /// Checks that q, k and v belong together (ranks, dtypes, devices, sizes) and reads their sizes; errors open with `op`.
 AttentionSizes check_qkv(const char* op, const Tensor& q, const Tensor& k, const Tensor& v, AttentionLayout layout);
-/// Checks dtypes and shapes of mask, bias, key_lengths and the dropout options against the scores.
+/// Checks mask, bias, key_lengths (their values, too: a read on the host) and the dropout options against the scores.
 void check_attend_options(const char* op, const AttentionSizes& sizes, const Tensor& q, const AttendOptions& options);
 
 }  // namespace weft

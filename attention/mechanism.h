@@ -30,7 +30,7 @@ struct AttendOptions {
   Tensor mask = {};
   /// Added to the scores, broadcasting to [B, H, N, M]; has a gradient.
   Tensor bias = {};
-  /// int64 [B]: keys at and beyond this position are padding.
+  /// int64 [B], each 0 to M: keys at and beyond this position are padding.
   Tensor key_lengths = {};
   /// Factor of the scores; unset: 1 / sqrt(head_dim).
   std::optional<double> scale = {};
@@ -42,7 +42,7 @@ struct AttendOptions {
   AttentionLayout layout = AttentionLayout::bnhd;
   /// Also return the weights [B, H, N, M] after dropout, with a gradient: costs N x M memory.
   bool return_weights = false;
-  /// Return them in the mechanism's own layout instead, without the pairs that it never sees (for mechanisms that have one).
+  /// With return_weights only: in the mechanism's own layout, without the pairs that it never sees (for mechanisms that have one).
   bool compact_weights = false;
 };
 

@@ -67,7 +67,9 @@ MultiHeadAttention::MultiHeadAttention(const MultiHeadAttentionOptions& options)
 }
 
 Attended MultiHeadAttention::attend(const Tensor& x, const AttentionInputs& inputs, Location at) const {
-  WEFT_CHECK(x.rank() == 3, "MultiHeadAttention: expected x of [B, N, dim], got {}", x);
+  const Tensor& weight = packed ? to_qkv.weight : to_q.weight;
+  WEFT_CHECK(weight.defined(), "MultiHeadAttention: it has no weights; build it with MultiHeadAttentionOptions");
+  WEFT_CHECK(x.rank() == 3 && x.size(2) == weight.size(1), "MultiHeadAttention: expected x of [B, N, {}], got {}", weight.size(1), x);
   const bool cross = inputs.context.defined();
   const Tensor& context = cross ? inputs.context : x;
   WEFT_CHECK(context.rank() == 3 && context.size(0) == x.size(0), "MultiHeadAttention: expected a context of [{}, M, {}], got {}",

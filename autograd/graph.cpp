@@ -159,6 +159,7 @@ std::vector<Tensor> attach(const char* op, std::vector<Tensor> outputs, std::spa
   }
   for (size_t i = 0; i < outputs.size(); ++i) {
     Tensor& y = outputs[i];
+    WEFT_CHECK(y.defined(), "{}: output {} is an undefined tensor; record needs the tensor that the op has computed", op, i);
     WEFT_CHECK(y.node() == nullptr, "{}: output {} already carries a graph (op {}); compute the forward of a fused op under NoGrad", op, i,
                y.node()->op);
     node->outputs.emplace_back(y);

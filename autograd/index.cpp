@@ -5,7 +5,8 @@
 namespace weft {
 namespace {
 
-void check_index(const char* op, const Tensor& index, int64_t size, Device device) {
+// Indices of what has `size` entries, which the error shows as `of`.
+void check_index(const char* op, const Tensor& index, int64_t size, const std::string& of, Device device) {
   WEFT_CHECK(index.defined() && index.dtype() == DType::int64, "{}: indices must be int64, got {}", op, index);
   WEFT_CHECK(index.device() == device, "{}: the indices are on {}, the tensor is on {}; move one with to(x, device)", op, index.device(),
              device);
@@ -13,7 +14,15 @@ void check_index(const char* op, const Tensor& index, int64_t size, Device devic
   Tensor range = empty({2}, {.dtype = DType::int64, .device = index.device()});
   WEFT_LAUNCH(index, index_range(range, index));
   const std::vector<int64_t> ends = range.to_vector<int64_t>();
-  WEFT_CHECK(ends[0] >= 0 && ends[1] < size, "{}: index {} is out of range [0, {})", op, ends[0] < 0 ? ends[0] : ends[1], size);
+  WEFT_CHECK(ends[0] >= 0 && ends[1] < size, "{}: index {} is out of range [0, {}) of {}", op, ends[0] < 0 ? ends[0] : ends[1], size, of);
+}
+
+void check_index(const char* op, const Tensor& index, const Tensor& x, int axis) {
+  check_index(op, index, x.shape()[axis], format("axis {} of {}", axis, x), x.device());
+}
+
+void check_lengths(const char* op, int64_t rows, int64_t columns) {
+  WEFT_CHECK(rows >= 0 && columns >= 0, "{}: the sizes must not be negative, got {} and {}", op, rows, columns);
 }
 
 // The result of gathering `values` by `index` along axis: its backward puts the gradient back. The index is recorded as an input, so that
@@ -40,7 +49,7 @@ void check_same_but_axis(const char* op, const Tensor& x, const Tensor& index, i
 Tensor gather(const Tensor& x, int axis, const Tensor& index, Location at) {
   axis = normalize_axis("gather", axis, x.rank());
   check_same_but_axis("gather", x, index, axis);
-  check_index("gather", index, x.shape()[axis], x.device());
+  check_index("gather", index, x, axis);
   Tensor y = empty(index.shape(), x.options());
   WEFT_LAUNCH(x, gather(y, x, index, axis));
   return recorded_gather("gather", y, x, index, axis, at);
@@ -51,7 +60,7 @@ Tensor scatter_add(const Tensor& x, int axis, const Tensor& index, const Tensor&
   WEFT_CHECK(src.shape() == index.shape() && src.dtype() == x.dtype() && src.device() == x.device(),
              "scatter_add: the source is {}, the index {}, x {}; source and index need one shape, source and x one dtype", src, index, x);
   check_same_but_axis("scatter_add", x, index, axis);
-  check_index("scatter_add", index, x.shape()[axis], x.device());
+  check_index("scatter_add", index, x, axis);
   Tensor y = clone(x);
   WEFT_LAUNCH(x, scatter_add(y, src, index, axis));
   return record(
@@ -70,7 +79,7 @@ Tensor scatter_add(const Tensor& x, int axis, const Tensor& index, const Tensor&
 Tensor index_select(const Tensor& x, int axis, const Tensor& index, Location at) {
   axis = normalize_axis("index_select", axis, x.rank());
   WEFT_CHECK(index.rank() == 1, "index_select: expected a list of indices, got {}", index);
-  check_index("index_select", index, x.shape()[axis], x.device());
+  check_index("index_select", index, x, axis);
   Shape shape = x.shape();
   shape[axis] = index.numel();
   Tensor y = empty(shape, x.options());
@@ -87,7 +96,7 @@ Tensor index_select(const Tensor& x, int axis, const Tensor& index, Location at)
 
 Tensor embedding(const Tensor& weight, const Tensor& ids, Location at) {
   WEFT_CHECK(weight.rank() == 2, "embedding: the table should be [vocab_size, dim], got {}", weight);
-  check_index("embedding", ids, weight.size(0), weight.device());
+  check_index("embedding", ids, weight, 0);
   const int64_t dim = weight.size(1);
   Shape shape = ids.shape();
   shape.push_back(dim);
@@ -105,7 +114,8 @@ Tensor embedding(const Tensor& weight, const Tensor& ids, Location at) {
 }
 
 Tensor one_hot(const Tensor& index, int64_t classes, TensorOptions options) {
-  check_index("one_hot", index, classes, options.device);
+  WEFT_CHECK(classes >= 0, "one_hot: the number of classes must not be negative, got {}", classes);
+  check_index("one_hot", index, classes, "the classes", options.device);
   Shape shape = index.shape();
   shape.push_back(classes);
   Tensor y = empty(shape, options);
@@ -136,12 +146,14 @@ SortResult topk(const Tensor& x, int64_t k, int axis, bool largest, Location at)
 }
 
 Tensor tril_mask(int64_t rows, int64_t columns, int64_t diagonal, Device device) {
+  check_lengths("tril_mask", rows, columns);
   Tensor y = empty({rows, columns}, {.dtype = DType::boolean, .device = device});
   WEFT_LAUNCH(y, triangular_mask(y, diagonal, false));
   return y;
 }
 
 Tensor triu_mask(int64_t rows, int64_t columns, int64_t diagonal, Device device) {
+  check_lengths("triu_mask", rows, columns);
   Tensor y = empty({rows, columns}, {.dtype = DType::boolean, .device = device});
   WEFT_LAUNCH(y, triangular_mask(y, diagonal, true));
   return y;

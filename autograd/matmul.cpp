@@ -126,6 +126,7 @@ Tensor matmul(const Tensor& a, const Tensor& b, MatmulOptions options, Location 
 namespace {
 
 void check_linear(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  check_same_device(op, "x", x, "weight", weight);
   check_float(op, x);
   check_alike(op, "x", x, "weight", weight);
   WEFT_CHECK(x.rank() >= 1, "{}: expected x with at least 1 dimension, got a scalar", op);

@@ -154,6 +154,7 @@ Tensor select(const Tensor& x, int axis, int64_t index, Location at) {
 
 Tensor concat(const std::vector<Tensor>& xs, int axis, Location at) {
   WEFT_CHECK(!xs.empty(), "concat: expected at least one tensor");
+  for (size_t i = 0; i < xs.size(); ++i) WEFT_CHECK(xs[i].defined(), "concat: tensor {} of {} is undefined", i, xs.size());
   axis = normalize_axis("concat", axis, xs[0].rank());
   int64_t total = 0;
   std::vector<int64_t> sizes;

@@ -132,7 +132,7 @@ std::string to_string(Device device) { return device.is_cuda() ? "cuda:" + std::
 Device parse_device(const std::string& text) {
   if (text == "cpu") return Device::cpu();
   if (text.starts_with("cuda")) {
-    require_cpu("device", Device::cuda());
+    fail("device: this build has no CUDA backend, \"{}\" is not available; use \"cpu\"", text);
   }
   fail("device: expected cpu, cuda or cuda:N, got \"{}\"", text);
 }

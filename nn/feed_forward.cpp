@@ -29,7 +29,10 @@ Gate gate_of(Activation activation) {
 }  // namespace
 
 FeedForward::FeedForward(const FeedForwardOptions& options) : activation(options.activation), gated(options.gated), chunks(options.chunks) {
-  const int64_t width = options.hidden > 0 ? options.hidden : static_cast<int64_t>(static_cast<double>(options.dim) * options.mult);
+  const double factor = static_cast<double>(options.dim) * options.mult;
+  WEFT_CHECK(options.hidden > 0 || (factor >= 1 && factor < 0x1p53),
+             "FeedForward: the hidden width, dim * mult = {} * {}, must be 1 to 2^53", options.dim, options.mult);
+  const int64_t width = options.hidden > 0 ? options.hidden : static_cast<int64_t>(factor);
   WEFT_CHECK(options.dim >= 1 && width >= 1, "FeedForward: dim and the hidden width must be at least 1, got {} and {}", options.dim, width);
   WEFT_CHECK(chunks >= 1, "FeedForward: chunks must be at least 1, got {}", chunks);
   if (gated) gate_of(activation);

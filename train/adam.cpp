@@ -1,5 +1,6 @@
 #include "weft/train/adam.h"
 
+#include <cmath>
 #include <map>
 
 #include "weft/core/kernels.h"
@@ -27,6 +28,7 @@ Adam::Adam(const std::vector<ParameterGroup>& groups, const AdamOptions& options
     : Optimizer("adam", groups, {"exp_avg", "exp_avg_sq", "max_exp_avg_sq"}), options_(options) {
   WEFT_CHECK(options.beta1 >= 0 && options.beta1 < 1 && options.beta2 >= 0 && options.beta2 < 1,
              "adam: betas should be in [0, 1), got {} and {}", options.beta1, options.beta2);
+  WEFT_CHECK(std::isfinite(options.eps) && options.eps >= 0, "adam: eps should be finite and at least 0, got {}", options.eps);
 }
 
 void Adam::step(double grad_scale) {

@@ -16,6 +16,7 @@ namespace weft {
 namespace {
 
 constexpr int64_t chunk_bytes = 1 << 20;           // of text, encoded by one thread at a time
+constexpr int64_t largest_copied = 256 << 20;      // bytes of a file
 constexpr uint64_t data_stream = 0x64617461'0001;  // keeps the crops apart from other streams of the same seed
 
 // Calls f with the C++ type of ids of `width` bytes.
@@ -72,11 +73,15 @@ TokenIds own(std::vector<std::byte> bytes, int width) {
 DataFile::DataFile(const std::filesystem::path& path) {
   auto mapped = std::make_shared<MappedFile>(path);
   WEFT_CHECK(mapped->size() > 0, "{}: the file is empty", path.string());
-  if (path.extension() == ".gz") {
+  if (path.extension() == ".gz" || mapped->text().starts_with("\x1f\x8b\x08")) {
     const auto unpacked = std::make_shared<const std::string>(gunzip(mapped->text(), path.string()));
     WEFT_CHECK(!unpacked->empty(), "{}: the file is empty", path.string());
     text_ = *unpacked;
     owner_ = unpacked;
+  } else if (mapped->size() <= largest_copied) {  // what happens to the file later does not matter then
+    const auto copied = std::make_shared<const std::string>(mapped->text());
+    text_ = *copied;
+    owner_ = copied;
   } else {
     text_ = mapped->text();
     owner_ = std::move(mapped);
@@ -192,48 +197,52 @@ Dataset::Dataset(TokenIds ids, const DatasetOptions& options) : ids_(std::move(i
   train_tokens_ = fraction == 0 ? ids_.size() : static_cast<int64_t>(static_cast<double>(ids_.size()) * (1 - fraction));
   WEFT_CHECK(
       train_tokens_ > options.context,
-      "data: the text is too short: {} of its {} tokens are for training, a context of {} needs at least {}; use more text or a shorter "
-      "context",
-      train_tokens_, ids_.size(), options.context, options.context + 1);
+      "data: the text is too short: {} of its {} tokens are for training, a context of {} needs one more than that; use more text or a "
+      "shorter context",
+      train_tokens_, ids_.size(), options.context);
   WEFT_CHECK(fraction == 0 || validation_tokens() > options.context,
-             "data: the text is too short: {} of its {} tokens are for validation, a context of {} needs at least {}; use more text, a "
-             "shorter context or a larger validation fraction (0: none)",
-             validation_tokens(), ids_.size(), options.context, options.context + 1);
+             "data: the text is too short: {} of its {} tokens are for validation, a context of {} needs one more than that; use more "
+             "text, a shorter context or a larger validation fraction (0: none)",
+             validation_tokens(), ids_.size(), options.context);
+}
+
+// Rows of the data, the one for row r beginning at begin_of(r).
+template <class F>
+Batch Dataset::crops(const char* op, int64_t rows, F begin_of) const {
+  const int64_t n = options_.context;
+  Batch batch;
+  try {
+    batch.inputs = empty({rows, n}, {.dtype = DType::int64});
+    batch.targets = empty({rows, n}, {.dtype = DType::int64});
+  } catch (const Error& error) {
+    fail("{}: no memory for a batch of {} rows with a context of {} ({}); take less of either", op, rows, n, error.what());
+  }
+  for (int64_t row = 0; row < rows; ++row) {
+    const int64_t begin = begin_of(row);
+    ids_.copy(begin, n, batch.inputs.data<int64_t>() + row * n);
+    ids_.copy(begin + 1, n, batch.targets.data<int64_t>() + row * n);
+  }
+  return batch;
 }
 
 Batch Dataset::train_batch(int64_t position, int64_t batch_size) const {
   WEFT_CHECK(position >= 0 && batch_size >= 1, "train_batch: position {}, batch size {}: expected at least 0 and 1", position, batch_size);
   const RandomKey key{options_.seed ^ data_stream, static_cast<uint64_t>(position)};
   const auto places = static_cast<unsigned __int128>(train_tokens_ - options_.context);
-  std::vector<int64_t> begins(static_cast<size_t>(batch_size));
-  for (size_t b = 0; b < begins.size(); ++b) {
-    const uint64_t uniform = (uint64_t{key.word(2 * b)} << 32) | key.word(2 * b + 1);
-    begins[b] = static_cast<int64_t>(uniform * places >> 64);
-  }
-  return crops(begins);
+  return crops("train_batch", batch_size, [&](int64_t row) {
+    const auto word = 2 * static_cast<uint64_t>(row);
+    const uint64_t uniform = (uint64_t{key.word(word)} << 32) | key.word(word + 1);
+    return static_cast<int64_t>(uniform * places >> 64);
+  });
 }
 
 int64_t Dataset::validation_rows() const { return std::max<int64_t>(validation_tokens() - 1, 0) / options_.context; }
 
 Batch Dataset::validation_batch(int64_t first, int64_t count) const {
-  WEFT_CHECK(0 <= first && first < validation_rows() && count >= 1, "validation_batch: rows {} to {} are out of range for {}", first,
-             first + count, validation_rows());
-  std::vector<int64_t> begins;
-  for (int64_t row = first; row < std::min(first + count, validation_rows()); ++row) {
-    begins.push_back(train_tokens_ + row * options_.context);
-  }
-  return crops(begins);
-}
-
-Batch Dataset::crops(const std::vector<int64_t>& begins) const {
-  const auto rows = static_cast<int64_t>(begins.size());
-  const int64_t n = options_.context;
-  Batch batch{empty({rows, n}, {.dtype = DType::int64}), empty({rows, n}, {.dtype = DType::int64})};
-  for (int64_t row = 0; row < rows; ++row) {
-    ids_.copy(begins[static_cast<size_t>(row)], n, batch.inputs.data<int64_t>() + row * n);
-    ids_.copy(begins[static_cast<size_t>(row)] + 1, n, batch.targets.data<int64_t>() + row * n);
-  }
-  return batch;
+  WEFT_CHECK(0 <= first && first < validation_rows() && count >= 1, "validation_batch: {} rows from row {} on are out of range for {}",
+             count, first, validation_rows());
+  return crops("validation_batch", std::min(count, validation_rows() - first),
+               [&](int64_t row) { return train_tokens_ + (first + row) * options_.context; });
 }
 
 }  // namespace weft

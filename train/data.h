@@ -19,10 +19,11 @@
 
 namespace weft {
 
-/// The bytes of a file: memory-mapped; `.gz` files are unpacked into memory.
+/// The bytes of a file, in memory: files that begin like gzip data, or are named .gz, are unpacked. Above 256 MB a file that is not packed
+/// is mapped instead, and must not be changed or shortened in place while it is used (the system ends programs that read what is gone).
 class DataFile {
  public:
-  /// An error if the file is missing, empty, or a damaged or incomplete .gz; also for .gz in a build without zlib.
+  /// An error if the file is missing, empty, or damaged or incomplete gzip data; also for gzip data in a build without zlib.
   explicit DataFile(const std::filesystem::path& path);
 
   std::string_view text() const { return text_; }
@@ -65,7 +66,7 @@ class TokenIds {
   int width_ = 1;
 };
 
-/// Encodes a file on all threads. The byte tokenizer's ids are the mapped file itself.
+/// Encodes a file on all threads. The byte tokenizer's ids are the file's bytes, without a copy.
 TokenIds tokenize(const Tokenizer& tokenizer, const DataFile& file);
 
 /// inputs and targets int64 [B, N]; targets[b, n] is the token after inputs[b, n].
@@ -100,7 +101,8 @@ class Dataset {
   Batch validation_batch(int64_t first, int64_t count) const;
 
  private:
-  Batch crops(const std::vector<int64_t>& begins) const;
+  template <class F>
+  Batch crops(const char* op, int64_t rows, F begin_of) const;
   TokenIds ids_;
   DatasetOptions options_;
   int64_t train_tokens_ = 0;

@@ -129,12 +129,13 @@ void remove_temporary_files(const fs::path& folder) {
 }
 
 MappedFile::MappedFile(const fs::path& path, Access access) {
-  const Descriptor descriptor(uninterrupted([&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC); }));
+  // O_NONBLOCK: opening a pipe would wait for its writer.
+  const Descriptor descriptor(uninterrupted([&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK); }));
   if (descriptor.value() < 0) fail_system(path, "open", errno);
   struct stat status {};
   if (::fstat(descriptor.value(), &status) != 0) fail_system(path, "open", errno);
   WEFT_CHECK(!S_ISDIR(status.st_mode), "{}: expected a file, found a folder", path.string());
-  WEFT_CHECK(S_ISREG(status.st_mode), "{}: expected a regular file", path.string());
+  WEFT_CHECK(S_ISREG(status.st_mode), "{}: expected a regular file; write what comes out of a pipe or device to one first", path.string());
   size_ = status.st_size;
   if (size_ == 0) return;
   const int protection = access == Access::copy_on_write ? PROT_READ | PROT_WRITE : PROT_READ;

@@ -1,6 +1,7 @@
 #include "weft/train/optimizer.h"
 
 #include <algorithm>
+#include <cmath>
 #include <set>
 
 namespace weft {
@@ -10,6 +11,7 @@ Optimizer::Optimizer(const char* name, const std::vector<ParameterGroup>& groups
   std::set<const Node*> seen;
   for (const ParameterGroup& group : groups) {
     groups_.push_back({.lr = group.lr, .weight_decay = group.weight_decay});
+    check_settings(groups_.back());
     for (const Tensor& p : group.parameters) {
       WEFT_CHECK(is_parameter(p), "{}: {} is not a parameter; make it one with parameter(x)", name_, p);
       WEFT_CHECK(seen.insert(p.node().get()).second, "{}: parameter {} {} is given twice", name_, parameters_.size(), p.shape());
@@ -28,7 +30,14 @@ void Optimizer::zero_grad() {
 }
 
 void Optimizer::set_lr(double lr) {
+  check_settings({.lr = lr, .weight_decay = 0});
   for (GroupSettings& group : groups_) group.lr = lr;
+}
+
+void Optimizer::check_settings(const GroupSettings& group) const {
+  WEFT_CHECK(std::isfinite(group.lr) && group.lr >= 0, "{}: lr should be finite and at least 0, got {}", name_, group.lr);
+  WEFT_CHECK(std::isfinite(group.weight_decay) && group.weight_decay >= 0, "{}: weight_decay should be finite and at least 0, got {}",
+             name_, group.weight_decay);
 }
 
 // Steps without any gradient do nothing; when there has never been one, the model most likely trains other tensors than these.

@@ -42,7 +42,7 @@ class Optimizer {
 
   /// Clears the gradients of all parameters.
   void zero_grad();
-  /// Sets the learning rate of all groups.
+  /// Sets the learning rate of all groups; like weight decays, it must be finite and not negative.
   void set_lr(double lr);
   /// All parameters, in the order of the groups: their index names them in the state.
   const std::vector<Tensor>& parameters() const { return parameters_; }
@@ -69,6 +69,7 @@ class Optimizer {
   template <class F>
   void for_each_gradient(F f) {
     check_some_gradient();
+    for (const GroupSettings& group : groups_) check_settings(group);  // groups() may have changed them
     for (size_t i = 0; i < parameters_.size(); ++i) {
       const Tensor gradient = grad(parameters_[i]);
       if (gradient.defined()) f(parameters_[i], gradient, groups_[group_of_[i]], states_[i]);
@@ -77,6 +78,7 @@ class Optimizer {
 
  private:
   void check_some_gradient() const;
+  void check_settings(const GroupSettings& group) const;
 
   std::string name_;
   std::vector<std::string> moment_names_;

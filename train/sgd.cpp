@@ -1,5 +1,7 @@
 #include "weft/train/sgd.h"
 
+#include <cmath>
+
 #include "weft/core/kernels.h"
 
 namespace weft {
@@ -9,6 +11,8 @@ Sgd::Sgd(std::vector<Tensor> parameters, const SgdOptions& options)
 
 Sgd::Sgd(const std::vector<ParameterGroup>& groups, const SgdOptions& options)
     : Optimizer("sgd", groups, {"momentum_buffer"}), options_(options) {
+  WEFT_CHECK(options.momentum >= 0 && options.momentum <= 1, "sgd: momentum should be in [0, 1], got {}", options.momentum);
+  WEFT_CHECK(std::isfinite(options.dampening), "sgd: dampening should be finite, got {}", options.dampening);
   WEFT_CHECK(!options.nesterov || (options.momentum > 0 && options.dampening == 0),
              "sgd: nesterov needs momentum above 0 and dampening 0, got {} and {}", options.momentum, options.dampening);
 }

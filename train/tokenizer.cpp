@@ -66,6 +66,8 @@ class CharBody : public TokenizerBody {
 
 // The distinct characters of `text`, sorted. `what` opens the messages.
 std::vector<char32_t> characters_of(std::string_view text, const std::string& what) {
+  WEFT_CHECK(!text.starts_with("\xFF\xFE") && !text.starts_with("\xFE\xFF"),
+             "{}: the text is UTF-16; convert it with `iconv -f UTF-16 -t UTF-8`", what);
   std::vector<bool> seen(0x110000);
   for (size_t at = 0; at < text.size();) {
     const Utf8Character c = utf8_at(text, at);

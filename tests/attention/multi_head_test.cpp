@@ -233,7 +233,9 @@ TEST_CASE("MultiHeadAttention: errors") {
   const Tensor x = zeros({2, 3, 8});
   MultiHeadAttention packed({.dim = 8, .heads = 2, .packed = true}), turned({.dim = 8, .heads = 2, .rope = true}),
       plain({.dim = 8, .heads = 2});
-  CHECK_THROWS_WITH_AS(plain(zeros({3, 8})), doctest::Contains("expected x of [B, N, dim]"), Error);
+  CHECK_THROWS_WITH_AS(plain(zeros({3, 8})), doctest::Contains("MultiHeadAttention: expected x of [B, N, 8], got float32 [3, 8]"), Error);
+  CHECK_THROWS_WITH_AS(plain(zeros({2, 3, 7})), doctest::Contains("MultiHeadAttention: expected x of [B, N, 8]"), Error);
+  CHECK_THROWS_WITH_AS(MultiHeadAttention()(x), doctest::Contains("MultiHeadAttention: it has no weights"), Error);
   CHECK_THROWS_WITH_AS(plain(x, {.context = zeros({3, 3, 8})}), doctest::Contains("expected a context of [2, M, 8]"), Error);
   CHECK_THROWS_WITH_AS(packed(x, {.context = x}), doctest::Contains("packed projections take no context"), Error);
   CHECK_THROWS_WITH_AS(turned(x, {.context = x}), doctest::Contains("rotary positions do not relate x to a context"), Error);

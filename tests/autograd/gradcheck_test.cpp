@@ -121,6 +121,12 @@ TEST_CASE("gradcheck: errors") {
   const auto f = [](const Inputs& v) { return square(v[0]); };
   CHECK(error_of([&] { gradcheck(f, {zeros({2})}); }) == "gradcheck: input 0 is float32 [2]; differences need float64");
   CHECK(error_of([&] { gradcheck(f, {Tensor()}); }) == "gradcheck: input 0 is undefined");
+  const GradcheckFunction same = [](const std::vector<Tensor>& in) { return std::vector<Tensor>{in[0] * 2.0}; };
+  for (const bool every_element : {false, true}) {
+    const GradcheckReport report = gradcheck(same, {zeros({0, 3}, {.dtype = DType::float64})}, {.every_element = every_element});
+    CHECK(report.checked == 0);
+    CHECK(report.message == "gradcheck: there is nothing to compare, no float64 input has an element");
+  }
   CHECK(error_of([&] { gradcheck([](const Inputs& v) { return to(v[0], DType::float32); }, {zeros({2}, f64)}); }) ==
         "gradcheck: an output is float32 [2]; the function must compute in float64");
   CHECK(error_of([&] { gradcheck([](const Inputs& v) { return detach(v[0]); }, {zeros({2}, f64)}); }) ==

@@ -167,6 +167,13 @@ TEST_CASE("graph: several outputs, some of them unused") {
   CHECK(grad_of(x) == std::vector<double>{6, 8});
 }
 
+TEST_CASE("graph: recording an undefined output is an error") {
+  const Tensor x = parameter(ones({2}));
+  CHECK_THROWS_WITH_AS(record(
+                           "op", Tensor(), {x}, [](const Tensor& dy) -> Grads { return {dy}; }, Location::current()),
+                       "op: output 0 is an undefined tensor; record needs the tensor that the op has computed", Error);
+}
+
 TEST_CASE("graph: an undefined gradient stops there") {
   const Tensor x = leaf({1}), w = leaf({5});
   const auto blocked = [](const Tensor& a, const Tensor& b) {

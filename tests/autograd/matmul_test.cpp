@@ -297,6 +297,7 @@ TEST_CASE("errors of matmul and linear") {
   const Tensor x = zeros({2, 3}), weight = zeros({4, 3});
   CHECK_THROWS_WITH_AS(linear_blocks(x, weight, {}, {2, 1}),
                        "linear_blocks: the blocks add up to 3, but weight is float32 [4, 3]: they must add up to its 4 rows", Error);
+  CHECK_THROWS_WITH_AS(linear(Tensor(), weight), doctest::Contains("linear: x is an undefined tensor, but weight is "), Error);
   CHECK_THROWS_WITH_AS(linear_blocks(x, weight, {}, {5, -1}), "linear_blocks: sizes must not be negative, got -1", Error);
   CHECK_THROWS_WITH_AS(linear_blocks(x, zeros({4, 2}), {}, {4}),
                        "linear_blocks: x is float32 [2, 3], so weight should be [out, 3], got float32 [4, 2]", Error);

@@ -45,7 +45,9 @@ Case read_case(const std::string& path) {
   one.options = values_of(file.metadata, "options");
   one.call = values_of(file.metadata, "call");
   one.optimizer = values_of(file.metadata, "optimizer");
-  one.tolerance = parse_json(text_of(file.metadata, "tolerance", "0"), "tolerance").as_number().value();
+  const std::optional<double> tolerance = parse_json(text_of(file.metadata, "tolerance", "0"), "tolerance").as_number();
+  WEFT_CHECK(tolerance, "tolerance must be a number, got {}", text_of(file.metadata, "tolerance", "0"));
+  one.tolerance = *tolerance;
   for (const auto& [name, tensor] : file.tensors) one.tensors[name] = tensor;
   WEFT_CHECK(!one.model.empty() && (one.kind == "case" || one.kind == "values" || one.kind == "trajectory"),
              "no golden case: the metadata needs a model, and kind case, values or trajectory; got \"{}\", \"{}\"", one.model, one.kind);

@@ -32,6 +32,8 @@ struct Settings {
 };
 
 std::vector<std::string> read_patterns(const std::string& path) {
+  WEFT_CHECK(!fs::is_directory(path) && !path.ends_with(".safetensors"), "--pending {}: expected a text file of patterns, see --help",
+             path);
   std::ifstream in(path);
   WEFT_CHECK(in.good(), "cannot read {}", path);
   std::vector<std::string> patterns;
@@ -68,6 +70,7 @@ Settings parse(int argc, char** argv) {
     }
   }
   WEFT_CHECK(!settings.paths.empty(), "no path given\n{}", usage);
+  WEFT_CHECK(!settings.check_pending || !settings.pending.empty(), "--check-pending checks the list of --pending FILE, and there is none");
   return settings;
 }
 
@@ -84,6 +87,7 @@ std::vector<fs::path> find_cases(const std::string& path) {
     }
     std::sort(files.begin(), files.end());
   } else {
+    WEFT_CHECK(fs::exists(path), "\"{}\": no such file or folder", path);
     files.push_back(path);
   }
   WEFT_CHECK(!files.empty(), "no .safetensors file in {}", path);
@@ -105,6 +109,7 @@ class Tally {
   // One line: the tensor that is furthest off, and how many more there are; every tensor when verbose.
   void fail(const std::string& what, const std::vector<golden::Failure>& failures) {
     ++failed_;
+    for (const golden::Failure& failure : failures) without_adapter_ += failure.text.starts_with("no adapter ") ? 1 : 0;
     const auto worst =
         std::max_element(failures.begin(), failures.end(), [](const auto& a, const auto& b) { return a.difference < b.difference; });
     const size_t others = failures.size() - 1;
@@ -115,6 +120,9 @@ class Tally {
     }
   }
   int finish() const {
+    if (without_adapter_ > 0) {
+      std::cout << without_adapter_ << " of the failed cases have no adapter yet: `--pending FILE` leaves out those that a list names\n";
+    }
     std::cout << passed_ << " passed, " << failed_ << " failed" << std::endl;
     return failed_ == 0 ? 0 : 1;
   }
@@ -125,7 +133,7 @@ class Tally {
   }
 
   bool verbose_;
-  int64_t passed_ = 0, failed_ = 0;
+  int64_t passed_ = 0, failed_ = 0, without_adapter_ = 0;
 };
 
 int run_all(const Settings& settings) {

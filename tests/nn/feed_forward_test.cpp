@@ -86,7 +86,11 @@ TEST_CASE("FeedForward: in chunks the hidden activations are not kept") {
 }
 
 TEST_CASE("FeedForward: errors") {
-  CHECK_THROWS_WITH_AS(FeedForward({.dim = 0}), doctest::Contains("FeedForward: dim and the hidden width must be at least 1"), Error);
+  CHECK_THROWS_WITH_AS(FeedForward({.dim = 0}), doctest::Contains("FeedForward: the hidden width, dim * mult = 0 * 4, must be 1 to 2^53"),
+                       Error);
+  CHECK_THROWS_WITH_AS(FeedForward({.dim = 0, .hidden = 3}), doctest::Contains("FeedForward: dim and the hidden width must be at least 1"),
+                       Error);
+  CHECK_THROWS_WITH_AS(FeedForward({.dim = 16, .mult = 1e18}), doctest::Contains("dim * mult = 16 * 1e+18, must be 1 to 2^53"), Error);
   CHECK_THROWS_WITH_AS(FeedForward({.dim = 2, .chunks = 0}), doctest::Contains("chunks must be at least 1"), Error);
   CHECK_THROWS_WITH_AS(FeedForward({.dim = 2, .activation = Activation::tanh, .gated = true}),
                        doctest::Contains("gated units take gelu, silu, sigmoid or relu, got tanh"), Error);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <set>
 
 #include "train/temporary_folder.h"
@@ -35,10 +36,13 @@ TokenIds counting(int64_t n) {
   return TokenIds(ids);
 }
 
-TEST_CASE("data: files are mapped as they are") {
+TEST_CASE("data: files are read as they are") {
   TemporaryFolder folder;
   put(folder / "a.txt", "some text\xff");
-  CHECK(DataFile(folder / "a.txt").text() == "some text\xff");
+  const DataFile file(folder / "a.txt");
+  CHECK(file.text() == "some text\xff");
+  std::filesystem::resize_file(folder / "a.txt", 0);  // the copy in memory stays
+  CHECK(file.text() == "some text\xff");
   put(folder / "empty", "");
   const auto error = [&](const std::string& name) { return error_of(folder, [&] { DataFile(folder / name); }); };
   CHECK(error("none") == "none: cannot open: No such file or directory");
@@ -55,6 +59,8 @@ TEST_CASE("data: gzip files are unpacked") {
     return;
   }
   CHECK(DataFile(folder / "a.gz").text() == lines());
+  put(folder / "packed.txt", packed_lines);  // told by how it begins
+  CHECK(DataFile(folder / "packed.txt").text() == lines());
   CHECK(gunzip(packed_zeros, "x") == std::string(1 << 20, '\0'));  // output goes on after the input has ended
   CHECK(gunzip(packed_lines + packed_zeros + packed_lines, "x") == lines() + std::string(1 << 20, '\0') + lines());
   CHECK(gunzip(packed_lines + std::string(100, '\0'), "x") == lines());
@@ -190,26 +196,34 @@ TEST_CASE("data: validation rows cover the last part in order, without overlap")
   CHECK(rows == 7);
   CHECK(covered.size() == 7 * 33);
   for (size_t i = 0; i < covered.size(); ++i) CHECK(covered[i] == 750 + static_cast<int64_t>(i));
-  CHECK_THROWS_WITH_AS(data.validation_batch(7, 1), "validation_batch: rows 7 to 8 are out of range for 7", Error);
+  CHECK_THROWS_WITH_AS(data.validation_batch(7, 1), "validation_batch: 1 rows from row 7 on are out of range for 7", Error);
   CHECK(Dataset(counting(100), {.context = 3, .validation_fraction = 0}).validation_rows() == 0);
 }
 
 TEST_CASE("data: texts that are too short, and settings that make no sense") {
   const auto make = [](int64_t n, const DatasetOptions& options) { Dataset(counting(n), options); };
-  CHECK_THROWS_WITH_AS(make(100, {.context = 90, .validation_fraction = 0.1}),
-                       "data: the text is too short: 90 of its 100 tokens are for training, a context of 90 needs at least 91; use more "
-                       "text or a shorter context",
-                       Error);
-  CHECK_THROWS_WITH_AS(make(100, {.context = 10, .validation_fraction = 0.1}),
-                       "data: the text is too short: 10 of its 100 tokens are for validation, a context of 10 needs at least 11; use more "
-                       "text, a shorter context or a larger validation fraction (0: none)",
-                       Error);
+  CHECK_THROWS_WITH_AS(
+      make(100, {.context = 90, .validation_fraction = 0.1}),
+      "data: the text is too short: 90 of its 100 tokens are for training, a context of 90 needs one more than that; use more "
+      "text or a shorter context",
+      Error);
+  CHECK_THROWS_WITH_AS(
+      make(100, {.context = 10, .validation_fraction = 0.1}),
+      "data: the text is too short: 10 of its 100 tokens are for validation, a context of 10 needs one more than that; use more "
+      "text, a shorter context or a larger validation fraction (0: none)",
+      Error);
   CHECK_THROWS_WITH_AS(make(100, {.context = 0}), "data: the context must be at least 1, got 0", Error);
   CHECK_THROWS_WITH_AS(make(100, {.context = 1, .validation_fraction = 1}),
                        "data: the validation fraction must be at least 0 and below 1, got 1", Error);
   CHECK_THROWS_WITH_AS(make(0, {.context = 1}), "data: there are no tokens", Error);
   const Dataset data(counting(100), {.context = 5});
   CHECK_THROWS_WITH_AS(data.train_batch(-1, 2), "train_batch: position -1, batch size 2: expected at least 0 and 1", Error);
+  CHECK_THROWS_WITH_AS(data.train_batch(0, std::numeric_limits<int64_t>::max()),
+                       "train_batch: no memory for a batch of 9223372036854775807 rows with a context of 5 (empty: shape "
+                       "[9223372036854775807, 5] is larger than any memory); take less of either",
+                       Error);
+  CHECK_THROWS_WITH_AS(make(100, {.context = std::numeric_limits<int64_t>::max()}),
+                       doctest::Contains("a context of 9223372036854775807 needs one more than that"), Error);
   CHECK_THROWS_WITH_AS(data.train_batch(0, 0), "train_batch: position 0, batch size 0: expected at least 0 and 1", Error);
 }
 

@@ -94,7 +94,12 @@ TEST_CASE("files: errors name the file and the reason") {
   CHECK(error(folder / std::string(300, 'n')).ends_with("n: cannot write: File name too long"));
   CHECK(error_of(folder, [&] { read_file(folder / "none"); }) == "none: cannot open: No such file or directory");
   CHECK(error_of(folder, [&] { read_file(folder.path()); }).ends_with(": expected a file, found a folder"));
-  CHECK(error_of(folder, [&] { read_file("/dev/null"); }) == "/dev/null: expected a regular file");
+  CHECK(error_of(folder, [&] { read_file("/dev/null"); }) ==
+        "/dev/null: expected a regular file; write what comes out of a pipe or device to one first");
+  REQUIRE(::mkfifo((folder / "pipe").c_str(), 0600) == 0);
+  CHECK(error_of(folder, [&] { read_file(folder / "pipe"); }) ==
+        "pipe: expected a regular file; write what comes out of a pipe or device to one first");
+  std::filesystem::remove(folder / "pipe");
   CHECK(error_of(folder, [&] { make_folder(folder / "file" / "sub"); }) == "file/sub: cannot create the folder: Not a directory");
   CHECK(error_of(folder, [&] { make_folder(folder / "file"); }) != "");
   CHECK(error_of(folder, [&] { make_folder("/proc/weft"); }).starts_with("/proc/weft: cannot create the folder: "));

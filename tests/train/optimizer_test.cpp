@@ -298,6 +298,18 @@ TEST_CASE("errors of optimizers") {
   CHECK_THROWS_WITH_AS(Sgd(std::vector<Tensor>{doubles({1})}), "sgd: float64 [1] is not a parameter; make it one with parameter(x)", Error);
   CHECK_THROWS_WITH_AS(Adam(std::vector<Tensor>{p, p}), "adam: parameter 1 [2] is given twice", Error);
   CHECK_THROWS_WITH_AS(Adam(std::vector<Tensor>{}), "adam: no parameters given", Error);
+  CHECK_THROWS_WITH_AS(Adam({p}, {.lr = NAN}), "adam: lr should be finite and at least 0, got nan", Error);
+  CHECK_THROWS_WITH_AS(Adam({p}, {.lr = -0.1}), "adam: lr should be finite and at least 0, got -0.1", Error);
+  CHECK_THROWS_WITH_AS(Adam({p}, {.weight_decay = -1}), "adam: weight_decay should be finite and at least 0, got -1", Error);
+  CHECK_THROWS_WITH_AS(Adam({p}, {.eps = -1}), "adam: eps should be finite and at least 0, got -1", Error);
+  CHECK_THROWS_WITH_AS(Sgd({p}, {.momentum = 5}), "sgd: momentum should be in [0, 1], got 5", Error);
+  CHECK_THROWS_WITH_AS(Sgd({p}, {.dampening = NAN}), "sgd: dampening should be finite, got nan", Error);
+  Sgd sgd({p}, {.lr = 0.1});
+  CHECK_THROWS_WITH_AS(sgd.set_lr(-1), "sgd: lr should be finite and at least 0, got -1", Error);
+  set_grad(p, zeros_like(p));
+  sgd.groups()[0].lr = NAN;
+  CHECK_THROWS_WITH_AS(sgd.step(), "sgd: lr should be finite and at least 0, got nan", Error);
+  CHECK_THROWS_WITH_AS(clip_grad_norm({p}, -1), "clip: max_norm must be at least 0, got -1", Error);
   CHECK_THROWS_WITH_AS(Adam({p}, {.beta2 = 1}), "adam: betas should be in [0, 1), got 0.9 and 1", Error);
   CHECK_THROWS_WITH_AS(Sgd({p}, {.nesterov = true}), "sgd: nesterov needs momentum above 0 and dampening 0, got 0 and 0", Error);
 }

@@ -75,6 +75,9 @@ TEST_CASE("tokenizer: characters are sorted by code point") {
   CHECK_THROWS_WITH_AS(tokenizer.encode("ab\xff"), "tokenizer: the text is not valid UTF-8 at byte 2", Error);
   CHECK_THROWS_WITH_AS(char_tokenizer("ab\xE2\x82"),
                        "char_tokenizer: the text is not valid UTF-8 at byte 2; the byte tokenizer takes any text", Error);
+  CHECK_THROWS_WITH_AS(char_tokenizer("\xff\xfe"
+                                      "a"),
+                       "char_tokenizer: the text is UTF-16; convert it with `iconv -f UTF-16 -t UTF-8`", Error);
   CHECK_THROWS_WITH_AS(char_tokenizer(""), "char_tokenizer: the text is empty", Error);
 }
 
