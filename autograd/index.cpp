@@ -47,7 +47,7 @@ void check_same_but_axis(const char* op, const Tensor& x, const Tensor& index, i
 }  // namespace
 
 Tensor gather(const Tensor& x, int axis, const Tensor& index, Location at) {
-  axis = normalize_axis("gather", axis, x.rank());
+  axis = normalize_axis("gather", axis, x.shape());
   check_same_but_axis("gather", x, index, axis);
   check_index("gather", index, x, axis);
   Tensor y = empty(index.shape(), x.options());
@@ -56,7 +56,7 @@ Tensor gather(const Tensor& x, int axis, const Tensor& index, Location at) {
 }
 
 Tensor scatter_add(const Tensor& x, int axis, const Tensor& index, const Tensor& src, Location at) {
-  axis = normalize_axis("scatter_add", axis, x.rank());
+  axis = normalize_axis("scatter_add", axis, x.shape());
   WEFT_CHECK(src.shape() == index.shape() && src.dtype() == x.dtype() && src.device() == x.device(),
              "scatter_add: the source is {}, the index {}, x {}; source and index need one shape, source and x one dtype", src, index, x);
   check_same_but_axis("scatter_add", x, index, axis);
@@ -77,7 +77,7 @@ Tensor scatter_add(const Tensor& x, int axis, const Tensor& index, const Tensor&
 }
 
 Tensor index_select(const Tensor& x, int axis, const Tensor& index, Location at) {
-  axis = normalize_axis("index_select", axis, x.rank());
+  axis = normalize_axis("index_select", axis, x.shape());
   WEFT_CHECK(index.rank() == 1, "index_select: expected a list of indices, got {}", index);
   check_index("index_select", index, x, axis);
   Shape shape = x.shape();
@@ -124,7 +124,7 @@ Tensor one_hot(const Tensor& index, int64_t classes, TensorOptions options) {
 }
 
 SortResult sort(const Tensor& x, int axis, bool descending, Location at) {
-  axis = normalize_axis("sort", axis, x.rank());
+  axis = normalize_axis("sort", axis, x.shape());
   Tensor values = empty_like(x), indices = empty(x.shape(), {.dtype = DType::int64, .device = x.device()});
   WEFT_LAUNCH(x, sort(values, indices, x, axis, descending));
   return {recorded_gather("sort", values, x, indices, axis, at), indices};
@@ -136,7 +136,7 @@ Tensor argsort(const Tensor& x, int axis, bool descending) {
 }
 
 SortResult topk(const Tensor& x, int64_t k, int axis, bool largest, Location at) {
-  axis = normalize_axis("topk", axis, x.rank());
+  axis = normalize_axis("topk", axis, x.shape());
   WEFT_CHECK(k >= 0 && k <= x.shape()[axis], "topk: k is {}, axis {} of {} has {} elements", k, axis, x, x.shape()[axis]);
   Shape shape = x.shape();
   shape[axis] = k;

@@ -84,7 +84,7 @@ Tensor group_norm(const Tensor& x, int64_t groups, const Tensor& weight, const T
 
 Tensor l2_normalize(const Tensor& x, int axis, double eps, Location at) {
   check_float("l2_normalize", x);
-  const int along = normalize_axis("l2_normalize", axis, x.rank());
+  const int along = normalize_axis("l2_normalize", axis, x.shape());
   Tensor y = empty_like(x), norm = empty(without(x.shape(), along), x.options());
   WEFT_LAUNCH(x, l2_normalize(y, norm, x, along, eps));
   return record(

@@ -16,7 +16,7 @@ struct ReducedAxes {
   ReducedAxes(const char* op, const Tensor& x, const std::vector<int>& given, bool keep_dims) {
     check_float(op, x);
     for (int axis : given) {
-      const int i = normalize_axis(op, axis, x.rank());
+      const int i = normalize_axis(op, axis, x.shape());
       WEFT_CHECK(!axes.has(i), "{}: axis {} is given twice for {}", op, i, x);
       axes.add(i);
     }
@@ -115,7 +115,7 @@ namespace {
 
 Tensor place_of_extreme(const char* op, bool largest, const Tensor& x, int axis) {
   check_float(op, x);
-  const int along = normalize_axis(op, axis, x.rank());
+  const int along = normalize_axis(op, axis, x.shape());
   WEFT_CHECK(x.shape()[along] > 0, "{}: {} has no element along axis {}", op, x, along);
   Tensor values = x;
   if (!largest) {
@@ -136,7 +136,7 @@ Tensor argmin(const Tensor& x, int axis) { return place_of_extreme("argmin", fal
 
 Tensor cumsum(const Tensor& x, int axis, Location at) {
   check_float("cumsum", x);
-  const int along = normalize_axis("cumsum", axis, x.rank());
+  const int along = normalize_axis("cumsum", axis, x.shape());
   Tensor y = empty_like(x);
   WEFT_LAUNCH(x, cumsum(y, x, along, false));
   return record(

@@ -52,8 +52,8 @@ Tensor reshape(const Tensor& x, const std::vector<int64_t>& sizes, Location at) 
 
 Tensor flatten(const Tensor& x, int first, int last, Location at) {
   if (x.rank() == 0) return viewed("flatten", x, {1}, at);
-  first = normalize_axis("flatten", first, x.rank());
-  last = normalize_axis("flatten", last, x.rank());
+  first = normalize_axis("flatten", first, x.shape());
+  last = normalize_axis("flatten", last, x.shape());
   WEFT_CHECK(first <= last, "flatten: first axis {} lies behind last axis {}", first, last);
   Shape shape;
   for (int axis = 0; axis < x.rank(); ++axis) {
@@ -73,7 +73,7 @@ Tensor unsqueeze(const Tensor& x, int axis, Location at) {
 }
 
 Tensor squeeze(const Tensor& x, int axis, Location at) {
-  axis = normalize_axis("squeeze", axis, x.rank());
+  axis = normalize_axis("squeeze", axis, x.shape());
   WEFT_CHECK(x.shape()[axis] == 1, "squeeze: axis {} of {} has size {}, expected 1", axis, x, x.shape()[axis]);
   Shape shape = x.shape();
   shape.erase(axis);
@@ -87,7 +87,7 @@ Tensor permute(const Tensor& x, const std::vector<int>& axes, Location at) {
   int last = -1;  // of the axes so far that are longer than 1
   bool moves = false;
   for (size_t i = 0; i < axes.size(); ++i) {
-    const int axis = normalize_axis("permute", axes[i], x.rank());
+    const int axis = normalize_axis("permute", axes[i], x.shape());
     WEFT_CHECK(inverse[static_cast<size_t>(axis)] < 0, "permute: axis {} is named twice", axis);
     inverse[static_cast<size_t>(axis)] = static_cast<int>(i);
     order.push_back(axis);
@@ -110,15 +110,15 @@ Tensor permute(const Tensor& x, const std::vector<int>& axes, Location at) {
 }
 
 Tensor transpose(const Tensor& x, int axis0, int axis1, Location at) {
-  axis0 = normalize_axis("transpose", axis0, x.rank());
-  axis1 = normalize_axis("transpose", axis1, x.rank());
+  axis0 = normalize_axis("transpose", axis0, x.shape());
+  axis1 = normalize_axis("transpose", axis1, x.shape());
   std::vector<int> axes;
   for (int axis = 0; axis < x.rank(); ++axis) axes.push_back(axis == axis0 ? axis1 : (axis == axis1 ? axis0 : axis));
   return permute(x, axes, at);
 }
 
 Tensor slice(const Tensor& x, int axis, int64_t begin, int64_t end, int64_t step, Location at) {
-  axis = normalize_axis("slice", axis, x.rank());
+  axis = normalize_axis("slice", axis, x.shape());
   const int64_t size = x.shape()[axis];
   WEFT_CHECK(step >= 1, "slice: the step must be at least 1, got {}; flip reverses an axis", step);
   if (begin < 0) begin += size;
@@ -136,7 +136,7 @@ Tensor slice(const Tensor& x, int axis, int64_t begin, int64_t end, int64_t step
 }
 
 Tensor select(const Tensor& x, int axis, int64_t index, Location at) {
-  axis = normalize_axis("select", axis, x.rank());
+  axis = normalize_axis("select", axis, x.shape());
   const int64_t size = x.shape()[axis];
   WEFT_CHECK(-size <= index && index < size, "select: index {} is out of range for axis {} of {}", index, axis, x);
   if (index < 0) index += size;
@@ -155,7 +155,7 @@ Tensor select(const Tensor& x, int axis, int64_t index, Location at) {
 Tensor concat(const std::vector<Tensor>& xs, int axis, Location at) {
   WEFT_CHECK(!xs.empty(), "concat: expected at least one tensor");
   for (size_t i = 0; i < xs.size(); ++i) WEFT_CHECK(xs[i].defined(), "concat: tensor {} of {} is undefined", i, xs.size());
-  axis = normalize_axis("concat", axis, xs[0].rank());
+  axis = normalize_axis("concat", axis, xs[0].shape());
   int64_t total = 0;
   std::vector<int64_t> sizes;
   for (const Tensor& x : xs) {
@@ -194,7 +194,7 @@ Tensor stack(const std::vector<Tensor>& xs, int axis, Location at) {
 }
 
 std::vector<Tensor> split(const Tensor& x, const std::vector<int64_t>& sizes, int axis, Location at) {
-  axis = normalize_axis("split", axis, x.rank());
+  axis = normalize_axis("split", axis, x.shape());
   int64_t total = 0;
   for (int64_t size : sizes) {
     WEFT_CHECK(size >= 0, "split: sizes must not be negative, got {}", size);
@@ -222,7 +222,7 @@ std::vector<Tensor> split(const Tensor& x, const std::vector<int64_t>& sizes, in
 }
 
 Tensor pad(const Tensor& x, int axis, int64_t before, int64_t after, double value, Location at) {
-  axis = normalize_axis("pad", axis, x.rank());
+  axis = normalize_axis("pad", axis, x.shape());
   const int64_t size = x.shape()[axis];
   WEFT_CHECK(size + before + after >= 0, "pad: cropping {} and {} leaves nothing of axis {} of {}", -before, -after, axis, x);
   Tensor y = empty(with_size(x.shape(), axis, size + before + after), x.options());
@@ -238,7 +238,7 @@ Tensor pad(const Tensor& x, int axis, int64_t before, int64_t after, double valu
 }
 
 Tensor flip(const Tensor& x, int axis, Location at) {
-  axis = normalize_axis("flip", axis, x.rank());
+  axis = normalize_axis("flip", axis, x.shape());
   Tensor y = empty_like(x);
   WEFT_LAUNCH(x, flip(y, x, axis));
   return record(
@@ -252,7 +252,7 @@ Tensor flip(const Tensor& x, int axis, Location at) {
 }
 
 Tensor roll(const Tensor& x, int axis, int64_t shift, Location at) {
-  axis = normalize_axis("roll", axis, x.rank());
+  axis = normalize_axis("roll", axis, x.shape());
   Tensor y = empty_like(x);
   WEFT_LAUNCH(x, roll(y, x, axis, shift));
   return record(
@@ -297,7 +297,7 @@ Tensor repeat(const Tensor& x, const std::vector<int64_t>& counts, Location at) 
 }
 
 Tensor repeat_interleave(const Tensor& x, int64_t count, int axis, Location at) {
-  axis = normalize_axis("repeat_interleave", axis, x.rank());
+  axis = normalize_axis("repeat_interleave", axis, x.shape());
   WEFT_CHECK(count >= 0, "repeat_interleave: the count must not be negative, got {}", count);
   int64_t inner = 1;
   for (int i = axis + 1; i < x.rank(); ++i) inner *= x.shape()[i];

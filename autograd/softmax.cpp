@@ -10,7 +10,7 @@ int check_softmax(const char* op, const Tensor& x, int axis, const Tensor& mask)
   check_float(op, x);
   WEFT_CHECK(x.rank() >= 1, "{}: expected at least 1 dimension, got a scalar", op);
   if (mask.defined()) check_mask(op, mask, x);
-  return normalize_axis(op, axis, x.rank());
+  return normalize_axis(op, axis, x.shape());
 }
 
 }  // namespace

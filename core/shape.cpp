@@ -1,6 +1,7 @@
 #include "weft/core/shape.h"
 
 #include <algorithm>
+#include <ostream>
 
 namespace weft {
 
@@ -27,11 +28,15 @@ void Shape::erase(int axis) {
 
 bool Shape::operator==(const Shape& other) const { return std::equal(begin(), end(), other.begin(), other.end()); }
 
+void Shape::fail_axis(int axis) const { fail("shape: axis {} is out of range for {}", axis, *this); }
+
 std::string to_string(const Shape& shape) {
   std::string text = "[";
   for (int axis = 0; axis < shape.rank(); ++axis) text += (axis > 0 ? ", " : "") + std::to_string(shape[axis]);
   return text + "]";
 }
+
+std::ostream& operator<<(std::ostream& out, const Shape& shape) { return out << to_string(shape); }
 
 Shape broadcast_shapes(const char* op, const Shape& a, const Shape& b) {
   Shape result;
@@ -56,6 +61,11 @@ bool broadcasts_to(const Shape& from, const Shape& to) {
 int normalize_axis(const char* op, int axis, int rank) {
   WEFT_CHECK(axis >= -rank && axis < rank, "{}: axis {} is out of range for a tensor of {} dimensions", op, axis, rank);
   return axis < 0 ? axis + rank : axis;
+}
+
+int normalize_axis(const char* op, int axis, const Shape& shape) {
+  WEFT_CHECK(axis >= -shape.rank() && axis < shape.rank(), "{}: axis {} is out of range for a tensor of shape {}", op, axis, shape);
+  return axis < 0 ? axis + shape.rank() : axis;
 }
 
 }  // namespace weft

@@ -79,9 +79,10 @@ Tensor Tensor::rows(int64_t begin, int64_t end) const {
 }
 
 Tensor empty(const Shape& shape, TensorOptions options) {
+  constexpr int64_t most = std::numeric_limits<int64_t>::max() / 2;  // leaves room for rounding up
   int64_t bytes = size_of(options.dtype);
   for (int64_t size : shape) {
-    WEFT_CHECK(size == 0 || bytes <= std::numeric_limits<int64_t>::max() / size, "empty: shape {} is larger than any memory", shape);
+    WEFT_CHECK(size == 0 || bytes <= most / size, "empty: shape {} is larger than any memory", shape);
     bytes *= size;
   }
   auto storage = std::make_shared<Storage>(bytes, options.device);

@@ -55,7 +55,7 @@ class Tensor {
   const Shape& shape() const { return shape_; }
   int rank() const { return shape_.rank(); }
   /// Size of one axis; negative axes count from the end.
-  int64_t size(int axis) const { return shape_[normalize_axis("size", axis, rank())]; }
+  int64_t size(int axis) const { return shape_[normalize_axis("size", axis, shape_)]; }
   /// Number of elements: 1 for a scalar, 0 for an undefined tensor.
   int64_t numel() const { return defined() ? shape_.numel() : 0; }
   int64_t bytes() const { return numel() * size_of(dtype_); }
@@ -65,6 +65,8 @@ class Tensor {
   TensorOptions options() const { return {.dtype = dtype_, .device = device()}; }
 
   /// The elements, for kernels and host code: an error if T is not the dtype. On CUDA a device pointer.
+  /// Writing through it is not seen by the graph: a backward through values that were changed gives wrong gradients silently, unless
+  /// bump_version tells of the change (copy_from does).
   template <class T>
   T* data() {
     check_type(dtype_of<T>);
@@ -109,6 +111,8 @@ class Tensor {
 
  private:
   void check_type(DType requested) const {
+    WEFT_CHECK(defined(), "data<{}>: the tensor is undefined (a gradient before the first backward, or an option that was not given)",
+               requested);
     WEFT_CHECK(dtype_ == requested, "data<{}>: the tensor is {} {}; convert with to(x, DType::{})", requested, dtype_, shape_, requested);
   }
 

@@ -65,7 +65,7 @@ RotaryTable rotary_table(int64_t positions, const Tensor& frequencies) {
 
 Tensor rotary(const Tensor& x, RotaryOptions options, Location at) {
   WEFT_CHECK(x.rank() >= 2, "rotary: expected at least 2 dimensions, got {}", x);
-  const int axis = normalize_axis("rotary", options.axis, x.rank());
+  const int axis = normalize_axis("rotary", options.axis, x.shape());
   const int64_t dim = options.dim == 0 ? x.size(-1) : options.dim;
   WEFT_CHECK(options.offset >= 0, "rotary: the offset must not be negative, got {}", options.offset);
   return rotary(x, rotary_table(options.offset + x.size(axis), dim, options.base, x.options()), options, at);
@@ -73,7 +73,7 @@ Tensor rotary(const Tensor& x, RotaryOptions options, Location at) {
 
 Tensor rotary(const Tensor& x, const RotaryTable& table, RotaryOptions options, Location at) {
   WEFT_CHECK(x.rank() >= 2, "rotary: expected at least 2 dimensions, got {}", x);
-  const int axis = normalize_axis("rotary", options.axis, x.rank());
+  const int axis = normalize_axis("rotary", options.axis, x.shape());
   WEFT_CHECK(axis < x.rank() - 1, "rotary: the sequence axis {} of {} is the axis of features", options.axis, x);
   WEFT_CHECK(table.cos.rank() == 2 && table.cos.shape() == table.sin.shape(),
              "rotary: the table must be [positions, pairs] twice, got {} and {}", table.cos, table.sin);

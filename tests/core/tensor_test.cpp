@@ -6,6 +6,7 @@
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <sstream>
 
 #include "weft/core/kernels.h"
 
@@ -259,6 +260,18 @@ TEST_CASE("tensor: shapes broadcast from the right") {
   CHECK(sizes == std::vector<int64_t>{2, 3});
   CHECK(normalize_axis("op", -1, 3) == 2);
   CHECK_THROWS_WITH_AS(normalize_axis("op", 3, 3), "op: axis 3 is out of range for a tensor of 3 dimensions", Error);
+  CHECK_THROWS_WITH_AS(normalize_axis("op", 2, Shape{2, 3}), "op: axis 2 is out of range for a tensor of shape [2, 3]", Error);
+  Shape shape{2, 3, 4};
+  CHECK(shape[-1] == 4);
+  CHECK(shape.back(2) == 2);
+  shape[-3] = 5;
+  CHECK(shape == Shape{5, 3, 4});
+  CHECK_THROWS_WITH_AS(shape[3], "shape: axis 3 is out of range for [5, 3, 4]", Error);
+  CHECK_THROWS_WITH_AS(shape[-4], "shape: axis -4 is out of range for [5, 3, 4]", Error);
+  CHECK_THROWS_WITH_AS(Shape().back(), "shape: axis -1 is out of range for []", Error);
+  std::ostringstream out;
+  out << shape;
+  CHECK(out.str() == "[5, 3, 4]");
   CHECK_THROWS_WITH_AS((Shape{1, 1, 1, 1, 1, 1, 1, 1, 1}), "shape: at most 8 dimensions are supported", Error);
   CHECK_THROWS_WITH_AS(Shape{-1}, "shape: sizes must not be negative, got -1", Error);
 }
@@ -272,13 +285,18 @@ TEST_CASE("tensor: errors name what was expected and what came") {
   CHECK_THROWS_WITH_AS(x.copy_from(zeros({3, 2})), "copy_from: expected float32 [2, 3], got float32 [3, 2]", Error);
   CHECK_THROWS_WITH_AS(x.viewed_as({4}), "reshape: [2, 3] has 6 elements, [4] would have 4", Error);
   CHECK_THROWS_WITH_AS(x.rows(1, 3), "rows: [1, 3) is out of range for [2, 3]", Error);
-  CHECK_THROWS_WITH_AS(x.size(2), "size: axis 2 is out of range for a tensor of 2 dimensions", Error);
+  CHECK_THROWS_WITH_AS(x.size(2), "size: axis 2 is out of range for a tensor of shape [2, 3]", Error);
+  CHECK_THROWS_WITH_AS(Tensor().data<float>(),
+                       "data<float32>: the tensor is undefined (a gradient before the first backward, or an option that was not given)",
+                       Error);
+  CHECK_THROWS_WITH_AS(empty({int64_t{1} << 60, 4}), "empty: shape [1152921504606846976, 4] is larger than any memory", Error);
   CHECK_THROWS_WITH_AS(from_vector<float>({1, 2}, {3}), "from_vector: 2 values do not fill shape [3] (3 elements)", Error);
   constexpr int64_t huge = int64_t{1} << 40;
   CHECK_THROWS_WITH_AS(zeros({huge, huge}), "empty: shape [1099511627776, 1099511627776] is larger than any memory", Error);
   CHECK_THROWS_WITH_AS(arange(-1), "arange: the length must not be negative, got -1", Error);
   CHECK_THROWS_WITH_AS(clone(Tensor()), "clone: the tensor is undefined", Error);
   CHECK_THROWS_WITH_AS(parse_device("tpu"), "device: expected cpu, cuda or cuda:N, got \"tpu\"", Error);
+  CHECK_THROWS_WITH_AS(parse_device("cuda:99"), "device: this build has no CUDA backend, \"cuda:99\" is not available; use \"cpu\"", Error);
   CHECK_THROWS_WITH_AS(set_num_threads(0), "set_num_threads: expected at least 1 thread, got 0", Error);
   CHECK(parse_device("cpu") == Device::cpu());
   CHECK(to_string(Device::cuda(1)) == "cuda:1");
