@@ -85,8 +85,9 @@ class CpuPool {
 #ifdef MADV_HUGEPAGE
     constexpr int64_t huge_page = int64_t{2} << 20;
     if (bytes >= 2 * huge_page) {
-      void* data = std::aligned_alloc(huge_page, static_cast<size_t>(bytes));
-      if (data != nullptr) madvise(data, static_cast<size_t>(bytes), MADV_HUGEPAGE);
+      void* data = nullptr;  // not aligned_alloc: that takes only sizes which are multiples of the alignment
+      if (posix_memalign(&data, huge_page, static_cast<size_t>(bytes)) != 0) return nullptr;
+      madvise(data, static_cast<size_t>(bytes), MADV_HUGEPAGE);
       return data;
     }
 #endif
