@@ -163,7 +163,7 @@ void along_axis(AxisView v, Rows rows, Columns columns) {
   }
   const int64_t fitting = column_block / v.length >= fewest_block_columns ? column_block / v.length : most_block_columns;
   const int64_t width = std::min({v.inner, fitting, most_block_columns});
-  const int64_t blocks = (v.inner + width - 1) / width;
+  const int64_t blocks = ceil_div(v.inner, width);
   parallel_for(v.outer * blocks, grain_for(v.length * width, heavy_grain), [&](int64_t begin, int64_t end) HWY_ATTR {
     for (int64_t item = begin; item < end; ++item) {
       const int64_t column = item % blocks * width;

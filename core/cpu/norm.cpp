@@ -71,8 +71,8 @@ template <bool centered, class T>
 void normalize_rows_backward(T* dx, Tensor& dweight, Tensor& dbias, const T* dy, const T* x, const T* means, const T* rstds,
                              const T* weight, int64_t rows, int64_t size) {
   using S = Simd<T>;
-  const int64_t piece = std::max(fewest_rows, (rows + most_partials - 1) / most_partials);
-  const int64_t pieces = (rows + piece - 1) / piece;
+  const int64_t piece = std::max(fewest_rows, ceil_div(rows, most_partials));
+  const int64_t pieces = ceil_div(rows, piece);
   const auto partial_sums = [&](const Tensor& sums) { return sums.defined() ? zeros({pieces, size}, {.dtype = dtype_of<T>}) : Tensor(); };
   Tensor weight_sums = partial_sums(dweight), bias_sums = partial_sums(dbias);
   T* const all_weight_sums = weight_sums.defined() ? weight_sums.data<T>() : nullptr;

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <exception>
 
+#include "weft/core/cpu/rounding.h"
 #include "weft/core/device.h"
 
 namespace weft::cpu {
@@ -31,7 +32,7 @@ template <class F>
 void parallel_for(int64_t n, int64_t grain, F&& f) {
   if (n <= 0) return;
   grain = std::max<int64_t>(grain, 1);
-  const int64_t wanted = n <= grain ? 1 : std::min<int64_t>(num_threads(), (n + grain - 1) / grain);
+  const int64_t wanted = n <= grain ? 1 : std::min<int64_t>(num_threads(), ceil_div(n, grain));
   if (wanted <= 1 || omp_in_parallel()) {
     f(int64_t{0}, n);
     return;

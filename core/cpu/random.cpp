@@ -21,7 +21,7 @@ inline constexpr int64_t random_chunk = 1024;
 template <int64_t words_per_element, class F>
 void for_each_chunk(int64_t numel, RandomKey key, F f) {
   constexpr int64_t chunks_per_thread = 8;
-  parallel_for((numel + random_chunk - 1) / random_chunk, chunks_per_thread, [=](int64_t first, int64_t last) {
+  parallel_for(ceil_div(numel, random_chunk), chunks_per_thread, [=](int64_t first, int64_t last) {
     alignas(64) uint32_t words[random_chunk * words_per_element];
     for (int64_t chunk = first; chunk < last; ++chunk) {
       const int64_t begin = chunk * random_chunk;

@@ -76,7 +76,7 @@ HWY_NOINLINE Simd<T> fold_pairwise(Kind kind, const T* x, int64_t size) {
     const auto load = [&](int64_t i, int64_t n) HWY_ATTR { return Simd<T>::load_n(x + i, n, identity); };
     return fold_row<T>(size, Simd<T>(identity), load, [](Simd<T> a, Simd<T> b) HWY_ATTR { return Kind::join(a, b); });
   }
-  const int64_t half = (size / 2 + block - 1) / block * block;
+  const int64_t half = round_up(size / 2, block);
   return Kind::join(fold_pairwise(kind, x, half), fold_pairwise(kind, x + half, size - half));
 }
 
@@ -162,7 +162,7 @@ void reduce_narrow_columns(LogSumExp kind, T* y, const T* x, int64_t rows, int64
 // Rows shorter than a vector or two, many of them: turned around a block at a time, so that every lane works on a row of its own.
 template <class Kind, class T>
 void reduce_short_rows(Kind kind, T* y, const T* x, int64_t rows, int64_t size) {
-  const int64_t blocks = (rows + short_rows - 1) / short_rows;
+  const int64_t blocks = ceil_div(rows, short_rows);
   parallel_for(blocks, piece_size / (short_rows * size) + 1, [&](int64_t begin, int64_t end) HWY_ATTR {
     T turned[short_size * short_rows];
     for (int64_t block = begin; block < end; ++block) {
@@ -178,9 +178,9 @@ template <class Kind, class T>
 void reduce_axis(Kind kind, T* y, const T* x, AxisView v) {
   if (v.inner == 1 && v.length <= short_size && v.outer >= short_size) return reduce_short_rows(kind, y, x, v.outer, v.length);
   const int64_t width = std::min(v.inner, tile_width);
-  const int64_t tiles = (v.inner + width - 1) / width;
+  const int64_t tiles = ceil_div(v.inner, width);
   const int64_t wanted = std::max<int64_t>(1, v.length * width / piece_size);
-  const int64_t rows = (v.length + wanted - 1) / wanted, pieces = (v.length + rows - 1) / rows;
+  const int64_t rows = ceil_div(v.length, wanted), pieces = ceil_div(v.length, rows);
   Tensor partial;
   T* to = y;
   if (pieces > 1) {

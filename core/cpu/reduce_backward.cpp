@@ -28,7 +28,7 @@ void spread(const AxisGroups& groups, F f) {
   const int64_t run = groups.count > 0 ? groups[groups.count - 1].size : 1;
   int64_t runs = 1;
   for (int g = 0; g + 1 < groups.count; ++g) runs *= groups[g].size;
-  const int64_t pieces = (run + spread_size - 1) / spread_size;
+  const int64_t pieces = ceil_div(run, spread_size);
   parallel_for(runs * pieces, spread_size / run + 1, [&](int64_t begin, int64_t end) HWY_ATTR {
     for (int64_t item = begin; item < end; ++item) {
       const int64_t first = item % pieces * spread_size, size = std::min(spread_size, run - first);

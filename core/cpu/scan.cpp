@@ -61,7 +61,7 @@ void argmax(Tensor& y, const Tensor& x, int axis) {
     if (x.numel() == 0) return;
     int64_t* ys = y.data<int64_t>();
     const T* xs = x.data<T>();
-    const int64_t tiles = (v.inner + scan_columns - 1) / scan_columns, width = std::min(v.inner, scan_columns);
+    const int64_t tiles = ceil_div(v.inner, scan_columns), width = std::min(v.inner, scan_columns);
     parallel_for(v.outer * tiles, grain_for(v.length * width), [&](int64_t begin, int64_t end) HWY_ATTR {
       for (int64_t item = begin; item < end; ++item) {
         const int64_t o = item / tiles, column = item % tiles * scan_columns;
@@ -150,7 +150,7 @@ double line_sum(const T* x, int64_t size) {
 template <class T>
 void cumsum_rows(T* y, const T* x, int64_t rows, int64_t length, bool reverse) {
   const int64_t wanted = std::max<int64_t>(1, length / scan_piece);
-  const int64_t size = (length + wanted - 1) / wanted, pieces = (length + size - 1) / size;
+  const int64_t size = ceil_div(length, wanted), pieces = ceil_div(length, size);
   const auto size_of = [&](int64_t p) { return std::min(size, length - p * size); };
   std::vector<double> carry(static_cast<size_t>(pieces > 1 ? rows * pieces : 0));
   if (pieces > 1) {
@@ -177,7 +177,7 @@ void cumsum_rows(T* y, const T* x, int64_t rows, int64_t length, bool reverse) {
 
 template <class T>
 void cumsum_columns(T* y, const T* x, AxisView v, bool reverse) {
-  const int64_t tiles = (v.inner + scan_columns - 1) / scan_columns, width = std::min(v.inner, scan_columns);
+  const int64_t tiles = ceil_div(v.inner, scan_columns), width = std::min(v.inner, scan_columns);
   parallel_for(v.outer * tiles, grain_for(v.length * width), [&](int64_t begin, int64_t end) HWY_ATTR {
     for (int64_t item = begin; item < end; ++item) {
       const int64_t column = item % tiles * scan_columns, columns = std::min(width, v.inner - column);

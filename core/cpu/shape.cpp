@@ -164,7 +164,7 @@ void copy_planes(T* y, const T* x, const StridedCopy& copy, int fast) {
   }
   const int64_t y_stride = in_y.stride[row_axis];
   const StridedCopy from = copy.without(copy.rank - 1).without(fast), to = in_y.without(copy.rank - 1).without(fast);
-  const int64_t row_tiles = (rows + tile - 1) / tile, bands = (columns + band - 1) / band;
+  const int64_t row_tiles = ceil_div(rows, tile), bands = ceil_div(columns, band);
   const int64_t task_bytes = tile * std::min(band, columns) * static_cast<int64_t>(sizeof(T));
   parallel_for(from.count() * row_tiles * bands, std::max<int64_t>(1, grain_bytes / task_bytes), [&](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; ++task) {

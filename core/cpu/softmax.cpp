@@ -181,7 +181,7 @@ void log_softmax_columns_backward(T* dx, const T* dy, const T* y, AxisView v, in
 // Rows shorter than a vector are turned around and taken as columns: every lane works on a row of its own.
 template <class T, class Columns>
 void short_rows_forward(T* y, const T* x, AxisView v, Columns columns) {
-  const int64_t blocks = (v.outer + short_rows - 1) / short_rows;
+  const int64_t blocks = ceil_div(v.outer, short_rows);
   parallel_for(blocks, grain_for(short_rows * v.length, heavy_grain), [&](int64_t begin, int64_t end) HWY_ATTR {
     T from[short_size * short_rows], to[short_size * short_rows];
     for (int64_t block = begin; block < end; ++block) {
