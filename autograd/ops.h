@@ -166,8 +166,8 @@ Tensor argsort(const Tensor& x, int axis = -1, bool descending = false);
 /// The k largest (or smallest) elements along axis, in order, and their indices.
 SortResult topk(const Tensor& x, int64_t k, int axis = -1, bool largest = true, Location at = Location::current());
 /// bool [rows, columns]: true where column - row <= diagonal (tril), >= diagonal (triu).
-Tensor tril_mask(int64_t rows, int64_t columns, int64_t diagonal = 0, Device device = Device::cpu());
-Tensor triu_mask(int64_t rows, int64_t columns, int64_t diagonal = 0, Device device = Device::cpu());
+Tensor tril_mask(int64_t rows, int64_t columns, int64_t diagonal = 0, Device device = default_device());
+Tensor triu_mask(int64_t rows, int64_t columns, int64_t diagonal = 0, Device device = default_device());
 
 // ---- loss ----------------------------------------------------------------------------------------------------------------------------
 enum class Reduction { mean, sum, none };

@@ -5,15 +5,19 @@
 
 #include <atomic>
 #include <bit>
+#include <charconv>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <mutex>
 #include <new>
+#include <string>
+#include <system_error>
 #include <unordered_map>
 #include <vector>
 
 #include "weft/core/cpu/blas.h"
+#include "weft/core/cuda/device.h"
 #include "weft/core/error.h"
 
 namespace weft {
@@ -115,6 +119,7 @@ CpuPool& cpu_pool() {
   return *pool;
 }
 
+std::atomic<bool> tf32{false};
 std::atomic<int> chosen_threads{0};  // 0: OpenMP's own choice
 
 std::atomic<int64_t> cpu_in_use{0};
@@ -122,31 +127,63 @@ std::atomic<int64_t> cpu_peak{0};
 
 int64_t rounded(int64_t bytes) { return (bytes + CpuPool::alignment - 1) / CpuPool::alignment * CpuPool::alignment; }
 
-void require_cpu(const char* what, Device device) {
-  WEFT_CHECK(!device.is_cuda(), "{}: this build has no CUDA backend, device {} is not available; use Device::cpu()", what, device);
+// `return on_cuda(...)`, or the error of a build without the backend.
+#ifdef WEFT_WITH_CUDA
+constexpr bool with_cuda = true;
+#define WEFT_ON_CUDA(device, call) return cuda::call
+#else
+constexpr bool with_cuda = false;
+#define WEFT_ON_CUDA(device, call) \
+  fail("{}: this build has no CUDA backend, device {} is not available; use Device::cpu(), or build with -DWEFT_CUDA=ON", __func__, device)
+#endif
+
+Device& chosen_device() {
+  static Device device = Device::cpu();
+  return device;
 }
 
 }  // namespace
+
+Device default_device() { return chosen_device(); }
+void set_default_device(Device device) { chosen_device() = parse_device(to_string(device)); }
 
 std::string to_string(Device device) { return device.is_cuda() ? "cuda:" + std::to_string(device.index) : "cpu"; }
 
 Device parse_device(const std::string& text) {
   if (text == "cpu") return Device::cpu();
-  if (text.starts_with("cuda")) {
-    fail("device: this build has no CUDA backend, \"{}\" is not available; use \"cpu\"", text);
+  const bool is_cuda = text == "cuda" || text.starts_with("cuda:");
+  int index = 0;
+  bool is_number = text == "cuda";
+  if (is_cuda && !is_number) {
+    const char* end = text.data() + text.size();
+    const auto [stop, error] = std::from_chars(text.data() + 5, end, index);
+    is_number = error == std::errc() && stop == end && index >= 0;
   }
-  fail("device: expected cpu, cuda or cuda:N, got \"{}\"", text);
+  WEFT_CHECK(is_number, "device: expected cpu, cuda or cuda:N, got \"{}\"", text);
+  WEFT_CHECK(with_cuda, "device: this build has no CUDA backend, \"{}\" is not available; use \"cpu\", or build with -DWEFT_CUDA=ON", text);
+  const int count = cuda_device_count();
+  WEFT_CHECK(count > 0, "device: no CUDA device was found (is the NVIDIA driver loaded?), \"{}\" is not available; use \"cpu\"", text);
+  WEFT_CHECK(index < count, "device: \"{}\" does not exist, this machine has {} CUDA device{}", text, count, count == 1 ? "" : "s");
+  return Device::cuda(index);
+}
+
+int cuda_device_count() {
+#ifdef WEFT_WITH_CUDA
+  return cuda::device_count();
+#else
+  return 0;
+#endif
 }
 
 std::string device_description(Device device) {
-  require_cpu("device_description", device);
+  if (device.is_cuda()) WEFT_ON_CUDA(device, description(device.index));
   return cpu::blas_description();
 }
 
 void* allocate(int64_t bytes, Device device) {
-  require_cpu("allocate", device);
   if (bytes == 0) return nullptr;
   const int64_t size = rounded(bytes);
+  if (device.is_cuda()) WEFT_ON_CUDA(device, allocate(size, device.index));
   void* data = cpu_pool().take(size);
   WEFT_CHECK(data != nullptr, "allocate: out of memory on cpu: asked for {} bytes, {} in use", bytes, bytes_in_use(device));
   const int64_t now = cpu_in_use.fetch_add(size) + size;
@@ -157,24 +194,40 @@ void* allocate(int64_t bytes, Device device) {
 }
 
 void release(void* data, int64_t bytes, Device device) {
-  if (data == nullptr || device.is_cuda()) return;
+  if (data == nullptr) return;
+  if (device.is_cuda()) WEFT_ON_CUDA(device, release(data, rounded(bytes), device.index));
   cpu_in_use.fetch_sub(rounded(bytes));
   cpu_pool().give(data, rounded(bytes));
 }
 
 void copy_bytes(void* to, Device to_device, const void* from, Device from_device, int64_t bytes) {
-  require_cpu("copy", to_device);
-  require_cpu("copy", from_device);
-  if (bytes > 0) std::memcpy(to, from, static_cast<size_t>(bytes));
+  if (bytes == 0) return;
+  if (to_device.is_cuda() || from_device.is_cuda()) {
+    const auto number = [](Device device) { return device.is_cuda() ? device.index : -1; };
+    WEFT_ON_CUDA(to_device.is_cuda() ? to_device : from_device, copy_bytes(to, number(to_device), from, number(from_device), bytes));
+  }
+  std::memcpy(to, from, static_cast<size_t>(bytes));
 }
 
-int64_t bytes_in_use(Device device) { return device.is_cuda() ? 0 : cpu_in_use.load(); }
-int64_t peak_bytes(Device device) { return device.is_cuda() ? 0 : cpu_peak.load(); }
+void synchronize(Device device) {
+  if (device.is_cuda()) WEFT_ON_CUDA(device, synchronize(device.index));
+}
+
+int64_t bytes_in_use(Device device) {
+  if (device.is_cuda()) WEFT_ON_CUDA(device, bytes_in_use(device.index));
+  return cpu_in_use.load();
+}
+int64_t peak_bytes(Device device) {
+  if (device.is_cuda()) WEFT_ON_CUDA(device, peak_bytes(device.index));
+  return cpu_peak.load();
+}
 void reset_peak_bytes(Device device) {
-  if (!device.is_cuda()) cpu_peak.store(cpu_in_use.load());
+  if (device.is_cuda()) WEFT_ON_CUDA(device, reset_peak_bytes(device.index));
+  cpu_peak.store(cpu_in_use.load());
 }
 void release_cached_memory(Device device) {
-  if (!device.is_cuda()) cpu_pool().release_all();
+  if (device.is_cuda()) WEFT_ON_CUDA(device, release_cached_memory(device.index));
+  cpu_pool().release_all();
 }
 
 int num_threads() {
@@ -185,5 +238,8 @@ void set_num_threads(int threads) {
   WEFT_CHECK(threads >= 1, "set_num_threads: expected at least 1 thread, got {}", threads);
   chosen_threads.store(threads, std::memory_order_relaxed);
 }
+
+bool tf32_allowed() { return tf32.load(std::memory_order_relaxed); }
+void allow_tf32(bool allowed) { tf32.store(allowed, std::memory_order_relaxed); }
 
 }  // namespace weft

@@ -104,8 +104,8 @@ inline Tensor randn(const Shape& shape, TensorOptions options, Generator* genera
   return randn(shape, 0, 1, options, generator);
 }
 /// Uniform integers in [0, high), int64.
-Tensor randint(int64_t high, const Shape& shape, Device device = Device::cpu(), Generator* generator = nullptr);
+Tensor randint(int64_t high, const Shape& shape, Device device = default_device(), Generator* generator = nullptr);
 /// Bool tensor: true with probability 1 - p.
-Tensor keep_mask(const Shape& shape, double p, RandomKey key, Device device = Device::cpu());
+Tensor keep_mask(const Shape& shape, double p, RandomKey key, Device device = default_device());
 
 }  // namespace weft

@@ -38,7 +38,7 @@ template <class T>
 Tensor from_vector(const std::vector<T>& values, const Shape& shape, Device device) {
   WEFT_CHECK(static_cast<int64_t>(values.size()) == shape.numel(), "from_vector: {} values do not fill shape {} ({} elements)",
              values.size(), shape, shape.numel());
-  Tensor host = empty(shape, {.dtype = dtype_of<T>});
+  Tensor host = empty(shape, {.dtype = dtype_of<T>, .device = Device::cpu()});
   if (shape.numel() > 0) std::copy(values.begin(), values.end(), host.data<T>());
   if (!device.is_cuda()) return host;
   Tensor x = empty(shape, {.dtype = dtype_of<T>, .device = device});
@@ -122,7 +122,7 @@ Tensor clone(const Tensor& x) {
 
 Tensor to_host(const Tensor& x) {
   if (!x.device().is_cuda()) return x;
-  Tensor host = empty(x.shape(), {.dtype = x.dtype()});
+  Tensor host = empty(x.shape(), {.dtype = x.dtype(), .device = Device::cpu()});
   host.copy_from(x);
   return host;
 }

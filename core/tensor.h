@@ -24,6 +24,7 @@ struct Node;  // autograd/node.h
 /// A block of memory on one device. `version` counts changes in place, so that a backward over stale values is an error.
 struct Storage {
   Storage(int64_t size, Device where) : data(allocate(size, where)), bytes(size), device(where) {}
+  /// Host memory of somebody else, who lives as long as this.
   Storage(void* foreign, int64_t size, std::shared_ptr<void> keep_alive) : data(foreign), bytes(size), owner(std::move(keep_alive)) {}
   ~Storage() {
     if (!owner) release(data, bytes, device);
@@ -41,7 +42,7 @@ struct Storage {
 /// What a creation function makes: `zeros({2, 3}, {.dtype = DType::float64})`.
 struct TensorOptions {
   DType dtype = DType::float32;
-  Device device = Device::cpu();
+  Device device = default_device();
 };
 
 class Tensor {
@@ -135,7 +136,7 @@ Tensor full(const Shape& shape, double value, TensorOptions options = {});
 Tensor arange(int64_t n, TensorOptions options = {.dtype = DType::int64});
 /// A copy of host values: `from_vector<float>({1, 2, 3, 4}, {2, 2})`.
 template <class T>
-Tensor from_vector(const std::vector<T>& values, const Shape& shape, Device device = Device::cpu());
+Tensor from_vector(const std::vector<T>& values, const Shape& shape, Device device = default_device());
 /// A scalar.
 Tensor scalar(double value, TensorOptions options = {});
 

@@ -143,7 +143,7 @@ void zero_grad(M& module) {
 /// Converts every floating point tensor of `module` to `dtype` and moves everything to `device`. Gradients are dropped; tied weights stay
 /// tied. The parameters are new tensors afterwards: build optimizers and averages (Ema) after it, not before.
 template <class M>
-void convert(M& module, DType dtype, Device device = Device::cpu()) {
+void convert(M& module, DType dtype, Device device = default_device()) {
   detail::convert_all(detail::collect(module), dtype, device);
 }
 

@@ -155,7 +155,7 @@ Tensor make_tensor(const std::string& file, const Entry& entry, std::byte* data,
   if (reinterpret_cast<uintptr_t>(from) % static_cast<uintptr_t>(size_of(entry.dtype)) == 0) {
     return Tensor(std::make_shared<Storage>(from, bytes, mapping), entry.shape, entry.dtype);
   }
-  Tensor copy = empty(entry.shape, {.dtype = entry.dtype});
+  Tensor copy = empty(entry.shape, {.dtype = entry.dtype, .device = Device::cpu()});
   if (bytes > 0) std::memcpy(copy.raw(), from, static_cast<size_t>(bytes));
   return copy;
 }

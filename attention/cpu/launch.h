@@ -28,7 +28,8 @@ class Workspace {
 class Workspaces {
  public:
   Workspaces(int threads, int64_t bytes)
-      : stride_(round_up(bytes, 64) + alignment_slack), memory_(empty({threads * stride_ / 8}, {.dtype = DType::float64})) {}
+      : stride_(round_up(bytes, 64) + alignment_slack),
+        memory_(empty({threads * stride_ / 8}, {.dtype = DType::float64, .device = Device::cpu()})) {}
   Workspace mine() const { return Workspace(static_cast<std::byte*>(memory_.raw()) + omp_get_thread_num() * stride_); }
 
  private:

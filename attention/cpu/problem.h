@@ -6,7 +6,7 @@
 #include <type_traits>
 
 #include "weft/attention/kernels.h"
-#include "weft/core/cpu/rounding.h"
+#include "weft/core/rounding.h"
 
 namespace weft::cpu {
 

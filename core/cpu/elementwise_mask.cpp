@@ -89,7 +89,7 @@ void where(Tensor& y, const Tensor& mask, const Tensor& a, const Tensor& b) {
 }
 
 void masked_fill(Tensor& y, const Tensor& x, const Tensor& mask, double value) {
-  Tensor filler = full({}, value, {.dtype = x.dtype()});
+  Tensor filler = full({}, value, {.dtype = x.dtype(), .device = Device::cpu()});
   where(y, mask, filler, x);
 }
 

@@ -3,7 +3,7 @@
 #include <cstring>
 #include <limits>
 
-#include "weft/core/cpu/axis.h"
+#include "weft/core/axis.h"
 #include "weft/core/cpu/parallel.h"
 #include "weft/core/cpu/runs.h"
 #include "weft/core/kernels.h"
@@ -99,7 +99,7 @@ void one_hot(Tensor& y, const Tensor& index) {
   fill(y, 0);
   const int64_t classes = y.shape().back();
   const int64_t* at = index.data<int64_t>();
-  Tensor one = empty({1}, {.dtype = y.dtype()});
+  Tensor one = empty({1}, {.dtype = y.dtype(), .device = Device::cpu()});
   fill(one, 1);
   auto* out = static_cast<std::byte*>(y.raw());
   with_constant_size(size_of(y.dtype()), [&](auto bytes) {

@@ -13,7 +13,7 @@
 
 #include <hwy/cache_control.h>
 
-#include "weft/core/cpu/axis.h"
+#include "weft/core/axis.h"
 #include "weft/core/cpu/math-inl.h"
 #include "weft/core/cpu/parallel.h"
 

@@ -7,7 +7,7 @@
 
 #include "weft/core/cpu/blas.h"
 #include "weft/core/cpu/parallel.h"
-#include "weft/core/cpu/rounding.h"
+#include "weft/core/rounding.h"
 #include "weft/core/cpu/thin.h"
 #include "weft/core/kernels.h"
 

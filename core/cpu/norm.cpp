@@ -73,7 +73,7 @@ void normalize_rows_backward(T* dx, Tensor& dweight, Tensor& dbias, const T* dy,
   using S = Simd<T>;
   const int64_t piece = std::max(fewest_rows, ceil_div(rows, most_partials));
   const int64_t pieces = ceil_div(rows, piece);
-  const auto partial_sums = [&](const Tensor& sums) { return sums.defined() ? zeros({pieces, size}, {.dtype = dtype_of<T>}) : Tensor(); };
+  const auto partial_sums = [&](const Tensor& sums) { return sums.defined() ? zeros({pieces, size}, {.dtype = dtype_of<T>, .device = Device::cpu()}) : Tensor(); };
   Tensor weight_sums = partial_sums(dweight), bias_sums = partial_sums(dbias);
   T* const all_weight_sums = weight_sums.defined() ? weight_sums.data<T>() : nullptr;
   T* const all_bias_sums = bias_sums.defined() ? bias_sums.data<T>() : nullptr;
@@ -148,7 +148,7 @@ void normalize_groups_backward(T* dx, Tensor& dweight, Tensor& dbias, const T* d
                                const T* weight, GroupSizes g) {
   using S = Simd<T>;
   const int64_t length = g.per_group() * g.size;
-  Tensor weight_sums = zeros({g.batch, g.channels}, {.dtype = dtype_of<T>}), bias_sums = zeros_like(weight_sums);
+  Tensor weight_sums = zeros({g.batch, g.channels}, {.dtype = dtype_of<T>, .device = Device::cpu()}), bias_sums = zeros_like(weight_sums);
   T *sum_dh = weight_sums.data<T>(), *sum_d = bias_sums.data<T>();
   parallel_for(g.rows(), grain_for(length, heavy_grain), [&](int64_t begin, int64_t end) HWY_ATTR {
     for (int64_t r = begin; r < end; ++r) {

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <exception>
 
-#include "weft/core/cpu/rounding.h"
+#include "weft/core/rounding.h"
 #include "weft/core/device.h"
 
 namespace weft::cpu {

@@ -12,7 +12,7 @@
 #include <cstring>
 #include <utility>
 
-#include "weft/core/cpu/axis.h"
+#include "weft/core/axis.h"
 #include "weft/core/cpu/loops-inl.h"
 #include "weft/core/cpu/parallel.h"
 
@@ -184,7 +184,7 @@ void reduce_axis(Kind kind, T* y, const T* x, AxisView v) {
   Tensor partial;
   T* to = y;
   if (pieces > 1) {
-    partial = empty({v.outer, pieces, v.inner}, {.dtype = dtype_of<T>});
+    partial = empty({v.outer, pieces, v.inner}, {.dtype = dtype_of<T>, .device = Device::cpu()});
     to = partial.data<T>();
   }
   const int64_t grain = piece_size / (rows * width) + 1;
@@ -241,7 +241,7 @@ void reduce(ReduceAxis reduce_axis, double of_nothing, Tensor& y, const Tensor& 
     const AxisView v = groups.view(group);
     groups.remove(group);
     group = groups.longest_reduced();
-    Tensor to = group < 0 ? y : empty({v.outer, v.inner}, {.dtype = x.dtype()});
+    Tensor to = group < 0 ? y : empty({v.outer, v.inner}, {.dtype = x.dtype(), .device = Device::cpu()});
     reduce_axis(to, from, v);
     from = to;
   }

@@ -10,7 +10,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "weft/core/cpu/axis.h"
+#include "weft/core/axis.h"
 #include "weft/core/cpu/loops-inl.h"
 #include "weft/core/cpu/parallel.h"
 

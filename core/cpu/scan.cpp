@@ -11,7 +11,7 @@
 #include <utility>
 #include <vector>
 
-#include "weft/core/cpu/axis.h"
+#include "weft/core/axis.h"
 #include "weft/core/cpu/loops-inl.h"
 #include "weft/core/cpu/parallel.h"
 

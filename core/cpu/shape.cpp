@@ -43,7 +43,7 @@ void fill_rows(Tensor& y, int64_t begin, int64_t end, int axis, double value) {
   if (begin >= end) return;
   const RowBytes view(y, axis);
   if (begin == 0 && end == view.size) return fill(y, value);
-  Tensor element = empty({1}, {.dtype = y.dtype()});
+  Tensor element = empty({1}, {.dtype = y.dtype(), .device = Device::cpu()});
   fill(element, value);
   fill_runs(bytes_of(y) + begin * view.row, view.block(), view.outer, (end - begin) * view.row, bytes_of(element), size_of(y.dtype()));
 }

@@ -11,7 +11,8 @@
 #include <algorithm>
 #include <utility>
 
-#include "weft/core/cpu/axis.h"
+#include "weft/core/axis.h"
+#include "weft/core/cpu/mask_rows.h"
 #include "weft/core/cpu/loops-inl.h"
 #include "weft/core/cpu/parallel.h"
 
@@ -204,7 +205,7 @@ void forward(Tensor& y, const Tensor& x, const Tensor& mask, int axis, T empty_v
   if (is_short && !mask.defined()) return short_rows_forward(ys, xs, v, columns);
   Tensor full_mask = mask;
   if (v.inner > 1 && mask.defined() && !(mask.shape() == x.shape())) {
-    full_mask = empty(x.shape(), {.dtype = DType::boolean});
+    full_mask = empty(x.shape(), {.dtype = DType::boolean, .device = Device::cpu()});
     broadcast_to(full_mask, mask);
   }
   const MaskRows mask_rows(mask, x.shape());

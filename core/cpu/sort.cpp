@@ -5,7 +5,7 @@
 #include <cmath>
 #include <vector>
 
-#include "weft/core/cpu/axis.h"
+#include "weft/core/axis.h"
 #include "weft/core/cpu/parallel.h"
 #include "weft/core/kernels.h"
 

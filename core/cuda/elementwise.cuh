@@ -1,0 +1,107 @@
+// The loop behind every elementwise kernel: y[i] = f(x[i], ...), 16 bytes at a time where shapes and addresses allow it. Operands that
+// broadcast are read where they lie.
+#pragma once
+
+#include "weft/core/cuda/common.cuh"
+#include "weft/core/functors.h"
+
+namespace weft::cuda {
+
+/// An operand of the output's shape.
+template <class T>
+struct Dense {
+  const T* p;
+  explicit Dense(const Tensor& x) : p(static_cast<const T*>(x.raw())) {}
+
+  template <int N>
+  bool packs() const {
+    return can_pack<N>(p);
+  }
+  __device__ auto load(int64_t i) const { return widen(p[i]); }
+  template <int N>
+  __device__ void load_all(int64_t i, acc_of<T> (&x)[N]) const {
+    const Pack<T, N> pack = load_pack<N>(p + i);
+    for (int j = 0; j < N; ++j) x[j] = widen(pack.value[j]);
+  }
+  using Value = acc_of<T>;
+};
+
+/// An operand that broadcasts to the output's shape.
+template <class T>
+struct Repeated {
+  const T* p;
+  BroadcastIndex at;
+  Repeated(const Tensor& x, const Shape& to) : p(static_cast<const T*>(x.raw())), at(x.shape(), to) {}
+
+  // N neighbours in the output are N neighbours here, or one element.
+  template <int N>
+  bool packs() const {
+    if (at.rank == 0) return can_pack<N>(p);
+    return at.size[0] % N == 0 && (at.stride[0] == 0 || can_pack<N>(p));
+  }
+  __device__ auto load(int64_t i) const { return widen(p[at(i)]); }
+  template <int N>
+  __device__ void load_all(int64_t i, acc_of<T> (&x)[N]) const {
+    const T* from = p + at(i);
+    if (at.rank > 0 && at.stride[0] == 0) {
+      for (int j = 0; j < N; ++j) x[j] = widen(*from);
+      return;
+    }
+    const Pack<T, N> pack = load_pack<N>(from);
+    for (int j = 0; j < N; ++j) x[j] = widen(pack.value[j]);
+  }
+  using Value = acc_of<T>;
+};
+
+/// Stands for an operand that a formula does not read; the tensor may be undefined.
+template <class T>
+struct NotRead {
+  NotRead() = default;
+  explicit NotRead(const Tensor&) {}
+  NotRead(const Tensor&, const Shape&) {}
+  template <int N>
+  bool packs() const {
+    return true;
+  }
+  __device__ acc_of<T> load(int64_t) const { return {}; }
+  template <int N>
+  __device__ void load_all(int64_t, acc_of<T> (&x)[N]) const {
+    for (int j = 0; j < N; ++j) x[j] = {};
+  }
+  using Value = acc_of<T>;
+};
+
+/// Dense<T> if the formula reads it.
+template <bool is_read, class T>
+using DenseIf = std::conditional_t<is_read, Dense<T>, NotRead<T>>;
+template <bool is_read, class T>
+using RepeatedIf = std::conditional_t<is_read, Repeated<T>, NotRead<T>>;
+
+template <int N, class Out, class F, class... Operands>
+__global__ void map_kernel(Out* y, int64_t n, bool packed, F f, Operands... x) {
+  int64_t i = grid_start();
+  if (packed) {
+    for (; i < n / N; i += grid_stride()) {
+      Pack<Out, N> out;
+      // One array per operand, then f on each place of them.
+      [&]<class... Values>(Values... values) {
+        (x.template load_all<N>(i * N, values.x), ...);
+        for (int j = 0; j < N; ++j) out.value[j] = narrow<Out>(f(values.x[j]...));
+      }(Elements<typename Operands::Value, N>()...);
+      store_pack<N>(y + i * N, out);
+    }
+    i = n / N * N + grid_start();
+  }
+  for (; i < n; i += grid_stride()) y[i] = narrow<Out>(f(x.load(i)...));
+}
+
+/// y = f(x...) for every element of y; f takes and returns values in arithmetic types. N: elements to a pack, by the widest type.
+template <int N, class Out, class F, class... Operands>
+void map(Tensor& y, F f, const Operands&... x) {
+  Out* out = static_cast<Out*>(y.raw());
+  const bool packed = can_pack<N>(out) && (x.template packs<N>() && ...);
+  launch(map_kernel<N, Out, F, Operands...>, grid_over(ceil_div(y.numel(), packed ? N : 1)), block_threads, 0, out, y.numel(), packed, f,
+         x...);
+}
+
+}  // namespace weft::cuda

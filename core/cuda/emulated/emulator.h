@@ -1,0 +1,80 @@
+// Runs CUDA kernels on the CPU: one fiber per CUDA thread, one block after the other, threads resumed in a shuffled, seeded order.
+// README.md beside this file tells what it finds that a GPU would not. Kernels see it through cuda_runtime.h only.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <source_location>
+#include <string>
+
+namespace weft::emulated {
+
+using Location = std::source_location;
+
+struct Index3 {
+  unsigned x = 0, y = 0, z = 0;
+};
+struct Size3 {
+  unsigned x, y, z;
+  constexpr Size3(unsigned nx = 1, unsigned ny = 1, unsigned nz = 1) : x(nx), y(ny), z(nz) {}
+};
+
+/// What one CUDA thread knows about itself.
+struct Position {
+  Index3 thread, block;
+  Size3 block_size, grid_size;
+};
+/// The thread that runs now; an error outside a kernel.
+const Position& position();
+
+/// Runs `kernel` once per thread of the grid. Errors of the kernel are weft::Errors that name the launch, the block and the thread.
+void run(const std::function<void()>& kernel, Size3 grid, Size3 block, size_t dynamic_shared_bytes, const Location& launched_at);
+
+/// Ends the kernel with an error that names where it happened.
+[[noreturn]] void fault(const std::string& what);
+
+/// Waits until every thread of the block has come to this place. Returns how many of them passed `predicate`.
+int block_barrier(bool predicate, const Location& at);
+
+inline constexpr int warp_size = 32;
+inline constexpr int most_words = 16;
+/// 32-bit words of every lane of a warp.
+struct Lanes {
+  uint32_t word[warp_size][most_words];
+};
+/// Waits until every lane that `mask` names has come here with the same `op`, and returns what each of them gave. The result is valid
+/// until this lane's next exchange.
+const Lanes& warp_exchange(uint32_t mask, const uint32_t* words, int count, const char* op, const Location& at);
+int lane();
+
+/// `bytes` of memory that the block's threads share, the same for all calls with one `site`. It starts as NaN.
+void* shared_memory(const void* site, size_t bytes);
+void* dynamic_shared_memory();
+
+/// An error unless p is a multiple of `alignment`, as vector accesses need it.
+void check_alignment(const void* p, size_t alignment);
+
+/// The order in which threads are resumed follows from this number: tests try several.
+void set_seed(uint64_t seed);
+
+// ---- device memory: one range of addresses that host code cannot touch --------------------------------------------------------------
+
+/// 256-byte aligned, filled with NaN; nullptr when `capacity` is exhausted.
+void* allocate(size_t bytes);
+void release(void* p);
+size_t capacity();
+size_t used();
+/// For tests of running out of memory.
+void set_capacity(size_t bytes);
+
+/// While one lives, this process may read and write device memory: during kernels and copies.
+class DeviceAccess {
+ public:
+  DeviceAccess();
+  ~DeviceAccess();
+  DeviceAccess(const DeviceAccess&) = delete;
+  DeviceAccess& operator=(const DeviceAccess&) = delete;
+};
+
+}  // namespace weft::emulated
