@@ -71,6 +71,20 @@ struct NotRead {
   using Value = acc_of<T>;
 };
 
+/// Not memory: the position of the element.
+struct Position {
+  template <int N>
+  bool packs() const {
+    return true;
+  }
+  __device__ int64_t load(int64_t i) const { return i; }
+  template <int N>
+  __device__ void load_all(int64_t i, int64_t (&x)[N]) const {
+    for (int j = 0; j < N; ++j) x[j] = i + j;
+  }
+  using Value = int64_t;
+};
+
 /// Dense<T> if the formula reads it.
 template <bool is_read, class T>
 using DenseIf = std::conditional_t<is_read, Dense<T>, NotRead<T>>;
