@@ -5,11 +5,14 @@
 
 namespace weft {
 
+/// float32 and float64 everywhere, on CUDA also the half types.
+inline bool is_computed(const Tensor& x) { return is_float(x.dtype()) && (size_of(x.dtype()) > 2 || x.device().is_cuda()); }
+
 /// A tensor that kernels compute with.
 inline void check_float(const char* op, const Tensor& x) {
   WEFT_CHECK(x.defined(), "{}: the tensor is undefined", op);
-  WEFT_CHECK(x.dtype() == DType::float32 || x.dtype() == DType::float64,
-             "{}: expected float32 or float64, got {}; convert with to(x, DType::float32)", op, x);
+  WEFT_CHECK(is_computed(x), "{}: expected float32 or float64, got {}; convert with to(x, DType::float32){}", op, x,
+             is_float(x.dtype()) ? " (half types are computed with on CUDA only)" : "");
 }
 
 /// Two tensors on one device, and their names in the op's declaration.

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 
+#include "weft/autograd/check.h"
 #include "weft/autograd/node.h"
 #include "weft/core/kernels.h"
 
@@ -51,7 +52,7 @@ bool anomaly_mode_on() { return anomaly_mode; }
 std::string place(const Location& at) { return std::string(at.file_name()) + ":" + std::to_string(at.line()); }
 
 Anomalies anomalies(const Tensor& x) {
-  if (!x.defined() || (x.dtype() != DType::float32 && x.dtype() != DType::float64)) return {};
+  if (!x.defined() || !is_computed(x)) return {};
   Tensor counts = empty({2}, {.dtype = DType::int64, .device = x.device()});
   WEFT_LAUNCH(x, count_nonfinite(counts, x));
   const std::vector<int64_t> found = counts.to_vector<int64_t>();

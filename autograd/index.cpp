@@ -115,7 +115,7 @@ Tensor embedding(const Tensor& weight, const Tensor& ids, Location at) {
 
 Tensor one_hot(const Tensor& index, int64_t classes, TensorOptions options) {
   WEFT_CHECK(classes >= 0, "one_hot: the number of classes must not be negative, got {}", classes);
-  check_index("one_hot", index, classes, "the classes", options.device);
+  check_index("one_hot", index, classes, "the classes", options.place());
   Shape shape = index.shape();
   shape.push_back(classes);
   Tensor y = empty(shape, options);

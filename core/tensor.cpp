@@ -85,10 +85,10 @@ Tensor empty(const Shape& shape, TensorOptions options) {
     WEFT_CHECK(size == 0 || bytes <= most / size, "empty: shape {} is larger than any memory", shape);
     bytes *= size;
   }
-  auto storage = std::make_shared<Storage>(bytes, options.device);
+  auto storage = std::make_shared<Storage>(bytes, options.place());
   Tensor x(std::move(storage), shape, options.dtype);
 #ifdef WEFT_SANITIZED
-  if (is_float(options.dtype) && !options.device.is_cuda()) cpu::fill(x, std::numeric_limits<double>::quiet_NaN());
+  if (is_float(options.dtype) && !options.place().is_cuda()) cpu::fill(x, std::numeric_limits<double>::quiet_NaN());
 #endif
   return x;
 }

@@ -9,6 +9,7 @@
 #include <atomic>
 #include <iosfwd>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -42,7 +43,9 @@ struct Storage {
 /// What a creation function makes: `zeros({2, 3}, {.dtype = DType::float64})`.
 struct TensorOptions {
   DType dtype = DType::float32;
-  Device device = default_device();
+  std::optional<Device> device = {};  // the default device unless given
+
+  Device place() const { return device.value_or(default_device()); }
 };
 
 class Tensor {

@@ -180,7 +180,7 @@ void Run::restore() {
   if (parts_->ema != nullptr) parts_->ema->load_state_dict(checkpoint_->part("ema"));
   default_generator() = Generator(state.unsigned_integer("random_seed"), state.unsigned_integer("random_offset"));
   step_ = saved_step_ = checkpoint_->step;
-  loss_sum_ = state.number("loss_sum");
+  loss_sum_ = scalar(state.number("loss_sum"), {.dtype = DType::float64, .device = parts_->optimizer.parameters()[0].device()});
   loss_count_ = state.integer("loss_count");
   seconds_before_ = state.number("seconds");
   checkpoint_.reset();
@@ -214,25 +214,31 @@ void Run::begin_files() {
 
 double Run::seconds() const { return seconds_before_ + seconds_since(start_); }
 
-void Run::step_done(double loss, double grad_norm, double lr) {
+bool Run::is_evaluated(int64_t step) const { return parts_->data.validation_rows() > 0 && is_due(step, settings_.eval_every); }
+
+bool Run::reads_loss() const {
+  const Device device = parts_->optimizer.parameters()[0].device();
+  return !device.is_cuda() || is_evaluated(step_ + 1) || is_due(step_ + 1, settings_.log_every);
+}
+
+void Run::step_done(const Tensor& loss, const Tensor& grad_norm, double lr) {
   ++step_;
-  loss_sum_ += loss;
+  loss_sum_ = loss_sum_.defined() ? loss_sum_ + loss : loss;
   ++loss_count_;
-  const auto due = [&](int64_t every) { return step_ == settings_.steps || (every > 0 && step_ % every == 0); };
-  const bool evaluates = parts_->data.validation_rows() > 0 && due(settings_.eval_every);
-  if (evaluates || due(settings_.log_every)) {
-    MetricsRow row{.step = step_, .loss = loss_sum_ / static_cast<double>(loss_count_), .lr = lr, .grad_norm = grad_norm};
+  const bool evaluates = is_evaluated(step_);
+  if (evaluates || is_due(step_, settings_.log_every)) {
+    MetricsRow row{.step = step_, .loss = loss_sum() / static_cast<double>(loss_count_), .lr = lr, .grad_norm = grad_norm.item()};
     const double tokens = static_cast<double>(loss_count_ * settings_.accumulate * settings_.batch * settings_.context);
     row.tokens_per_second = tokens / seconds_since(line_start_);
     if (evaluates) row.val_loss = validation_loss();
     row.seconds = seconds();
     metrics_->write(row);
     progress_->update(step_, row.loss, row.tokens_per_second, row.val_loss);
-    loss_sum_ = 0;
+    loss_sum_ = Tensor();
     loss_count_ = 0;
     line_start_ = std::chrono::steady_clock::now();
   }
-  if (due(settings_.checkpoint_every) && step_ != settings_.steps) save();
+  if (is_due(step_, settings_.checkpoint_every) && step_ != settings_.steps) save();
 }
 
 double Run::validation_loss() const {
@@ -271,7 +277,7 @@ Checkpoint Run::state() const {
   checkpoint.state.set("data_fingerprint", parts_->data_fingerprint);
   checkpoint.state.set("random_seed", default_generator().seed());
   checkpoint.state.set("random_offset", default_generator().offset());
-  checkpoint.state.set("loss_sum", loss_sum_);
+  checkpoint.state.set("loss_sum", loss_sum());
   checkpoint.state.set("loss_count", loss_count_);
   checkpoint.state.set("seconds", seconds());
   return checkpoint;

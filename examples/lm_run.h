@@ -61,8 +61,10 @@ class Run {
   /// By Ctrl-C, SIGTERM, a closed terminal, or a closed pipe behind standard output.
   static bool interrupted();
 
-  /// After a step: logs, evaluates and saves where it is time to.
-  void step_done(double loss, double grad_norm, double lr);
+  /// Will the loss of the coming step be read? Always on the CPU; on CUDA, where reading waits for the device, only where it is logged.
+  bool reads_loss() const;
+  /// After a step: logs, evaluates and saves where it is time to. Loss and norm are float64 scalars.
+  void step_done(const Tensor& loss, const Tensor& grad_norm, double lr);
   /// The loss or its gradients are not finite: `again` runs the step once more, with every op watched. An error that says where the first
   /// NaN or infinity came from, and what remains.
   [[noreturn]] void fail_not_finite(double loss, double grad_norm, const std::function<void()>& again) const;
@@ -83,6 +85,10 @@ class Run {
   std::string how_to_resume() const;
 
   TrainSettings settings_;
+  bool is_due(int64_t step, int64_t every) const { return step == settings_.steps || (every > 0 && step % every == 0); }
+  bool is_evaluated(int64_t step) const;
+  double loss_sum() const { return loss_sum_.defined() ? loss_sum_.item() : 0; }
+
   bool resumed_, made_folder_;
   std::optional<FolderLock> lock_;
   std::optional<Checkpoint> checkpoint_;  // until it is restored
@@ -91,7 +97,7 @@ class Run {
   std::optional<Progress> progress_;
   int64_t step_ = 0, saved_step_ = -1;
   // Since the last line of the metrics.
-  double loss_sum_ = 0;
+  Tensor loss_sum_;  // on the model's device; undefined for 0
   int64_t loss_count_ = 0;
   std::chrono::steady_clock::time_point start_, line_start_;
   double seconds_before_ = 0;

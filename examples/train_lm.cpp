@@ -4,6 +4,7 @@
 //     train_lm --run runs/war --resume
 //     generate_lm --run runs/war --prompt "Natasha "
 #include <cmath>
+#include <limits>
 #include <memory>
 
 #include "lm_main.h"
@@ -53,27 +54,28 @@ int train(const TrainCommand& command) {
 
   // Forward and backward of all batches of a step: the gradients add up in the parameters.
   const auto loss_of = [&](int64_t step) {
-    double loss = 0;
+    Tensor loss = zeros({}, {.dtype = DType::float64, .device = device});
     for (int64_t part = 0; part < s.accumulate; ++part) {
       const Batch batch = data.train_batch(step * s.accumulate + part, s.batch);
       const Tensor mean = cross_entropy(model(to(batch.inputs, device)), to(batch.targets, device)) / static_cast<double>(s.accumulate);
       backward(mean);
-      loss += mean.item();
+      loss = loss + to(detach(mean), DType::float64);
     }
     return loss;
   };
   for (int64_t step = run.step(); step < s.steps && !Run::interrupted(); ++step) {
     const Generator random = default_generator();
-    const double loss = loss_of(step), norm = grad_norm(optimizer->parameters()), lr = schedule(step);
-    if (!std::isfinite(loss) || !std::isfinite(norm)) {
-      run.fail_not_finite(loss, norm, [&] {
+    const Tensor loss = loss_of(step), norm = grad_norm(optimizer->parameters());
+    const double lr = schedule(step);
+    if (run.reads_loss() && !(std::isfinite(loss.item()) && std::isfinite(norm.item()))) {
+      run.fail_not_finite(loss.item(), norm.item(), [&] {
         default_generator() = random;
         optimizer->zero_grad();
         loss_of(step);
       });
     }
     optimizer->set_lr(lr);
-    optimizer->step(s.clip > 0 ? clip_scale(norm, s.clip) : 1);
+    optimizer->step(clip_scale(norm, s.clip > 0 ? s.clip : std::numeric_limits<double>::infinity()));
     optimizer->zero_grad();
     if (ema) ema->update();
     run.step_done(loss, norm, lr);

@@ -40,7 +40,7 @@ Tensor sinusoidal_positions(int64_t n, int64_t dim, int64_t offset, double base,
         values[static_cast<size_t>(p * dim + (split ? pairs + i : 2 * i + 1))] = std::cos(angle);
       }
     }
-    return from_vector(values, {n, dim}, options.device);
+    return from_vector(values, {n, dim}, options.place());
   });
 }
 

@@ -47,11 +47,11 @@ RotaryTable rotary_table(int64_t positions, int64_t dim, double base, TensorOpti
 
   const std::lock_guard lock(mutex);
   const DType dtype = table_dtype(options.dtype);
-  RotaryTable& table = tables[Key(dim, base, dtype, to_string(options.device))];
+  RotaryTable& table = tables[Key(dim, base, dtype, to_string(options.place()))];
   const int64_t rows = table.cos.defined() ? table.cos.size(0) : 0;
   if (rows < std::max<int64_t>(positions, 1)) {
     dispatch_float(dtype, "rotary_table", [&]<class T>() {
-      table = make_table(std::max<int64_t>({1, positions, 2 * rows}), frequencies_of<T>(dim, base), options.device);
+      table = make_table(std::max<int64_t>({1, positions, 2 * rows}), frequencies_of<T>(dim, base), options.place());
     });
   }
   return table;

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <map>
 
+#include "weft/autograd/ops.h"
 #include "weft/core/kernels.h"
 
 namespace weft {
@@ -25,22 +26,29 @@ Adam::Adam(std::vector<Tensor> parameters, const AdamOptions& options)
     : Adam(std::vector<ParameterGroup>{{std::move(parameters), options.lr, options.weight_decay}}, options) {}
 
 Adam::Adam(const std::vector<ParameterGroup>& groups, const AdamOptions& options)
-    : Optimizer("adam", groups, {"exp_avg", "exp_avg_sq", "max_exp_avg_sq"}), options_(options) {
+    : Optimizer("adam", groups, {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "master"}), options_(options) {
   WEFT_CHECK(options.beta1 >= 0 && options.beta1 < 1 && options.beta2 >= 0 && options.beta2 < 1,
              "adam: betas should be in [0, 1), got {} and {}", options.beta1, options.beta2);
   WEFT_CHECK(std::isfinite(options.eps) && options.eps >= 0, "adam: eps should be finite and at least 0, got {}", options.eps);
 }
 
-void Adam::step(double grad_scale) {
+void Adam::update(const GradScale& scale) {
   // Parameters whose first gradient came later count their own steps. Usually there is one number, so one launch.
   std::map<int64_t, std::vector<ParameterSlot>> slots_at_step;
   for_each_gradient([&](Tensor& p, const Tensor& gradient, const GroupSettings& group, State& state) {
     const size_t needed = options_.amsgrad ? 3 : 2;
     for (size_t m = 0; m < needed; ++m) {
-      if (!state.moments[m].defined()) state.moments[m] = zeros_like(p);
+      if (!state.moments[m].defined()) state.moments[m] = zeros(p.shape(), state_options(p));
     }
-    slots_at_step[++state.step].push_back(
-        {p, gradient, state.moments[0], state.moments[1], state.moments[2], group.lr, group.weight_decay});
+    if (needs_master(p) && !state.moments[3].defined()) state.moments[3] = to(detach(p), DType::float32);
+    slots_at_step[++state.step].push_back({.value = p,
+                                           .grad = gradient,
+                                           .moment1 = state.moments[0],
+                                           .moment2 = state.moments[1],
+                                           .max_moment2 = state.moments[2],
+                                           .master = state.moments[3],
+                                           .lr = group.lr,
+                                           .weight_decay = group.weight_decay});
     p.bump_version();
   });
   for (auto& [step, slots] : slots_at_step) {
@@ -50,7 +58,9 @@ void Adam::step(double grad_scale) {
                         .decoupled = options_.decoupled,
                         .amsgrad = options_.amsgrad,
                         .step = step,
-                        .grad_scale = options_.maximize ? -grad_scale : grad_scale};
+                        .grad_scale = options_.maximize ? -scale.factor : scale.factor,
+                        .grad_scale_tensor = scale.tensor,
+                        .skip_nonfinite = scale.tensor.defined()};
     WEFT_LAUNCH(slots[0].value, adam_step(slots, rule));
   }
 }

@@ -28,9 +28,10 @@ class Adam : public Optimizer {
   explicit Adam(std::vector<Tensor> parameters, const AdamOptions& options = {});
   /// The groups' lr and weight_decay count, not the options'.
   explicit Adam(const std::vector<ParameterGroup>& groups, const AdamOptions& options = {});
-  void step(double grad_scale = 1) override;
 
  private:
+  void update(const GradScale& scale) override;
+
   AdamOptions options_;
 };
 

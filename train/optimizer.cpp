@@ -25,6 +25,13 @@ Optimizer::Optimizer(const char* name, const std::vector<ParameterGroup>& groups
   WEFT_CHECK(!parameters_.empty(), "{}: no parameters given", name_);
 }
 
+void Optimizer::step(const Tensor& grad_scale) {
+  WEFT_CHECK(grad_scale.defined() && grad_scale.numel() == 1 && grad_scale.dtype() == DType::float64 &&
+                 grad_scale.device() == parameters_[0].device(),
+             "{}: the scale of the gradients should be a float64 scalar on {}, got {}", name_, parameters_[0].device(), grad_scale);
+  update({.factor = 1, .tensor = grad_scale});
+}
+
 void Optimizer::zero_grad() {
   for (const Tensor& p : parameters_) weft::zero_grad(p);
 }
@@ -79,7 +86,7 @@ void Optimizer::load_state_dict(const StateDict& state) {
       loaded[i].step = static_cast<int64_t>(value.item());
     } else {
       WEFT_CHECK(value.shape() == parameters_[i].shape(), "{}: state {} should be {}, got {}", name_, name, parameters_[i].shape(), value);
-      Tensor copy = empty_like(parameters_[i]);
+      Tensor copy = empty(parameters_[i].shape(), state_options(parameters_[i]));
       copy.copy_from(value);
       loaded[i].moments[static_cast<size_t>(moment - moment_names_.begin())] = copy;
     }

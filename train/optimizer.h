@@ -3,7 +3,7 @@
 //     AdamW optimizer(parameters(model), {.lr = 3e-4, .weight_decay = 0.1});
 //     for (...) {
 //       backward(loss_of(model, batch));
-//       const double norm = grad_norm(optimizer.parameters());
+//       const Tensor norm = grad_norm(optimizer.parameters());
 //       optimizer.set_lr(warmup_cosine(step, schedule));
 //       optimizer.step(clip_scale(norm, 1.0));
 //       optimizer.zero_grad();
@@ -38,7 +38,10 @@ class Optimizer {
   virtual ~Optimizer() = default;
 
   /// Updates every parameter that has a gradient, from grad_scale times that gradient. An error if none has one and none ever had.
-  virtual void step(double grad_scale = 1) = 0;
+  void step(double grad_scale = 1) { update({.factor = grad_scale, .tensor = {}}); }
+  /// The same with a scale that is on the device (a float64 scalar, of clip_scale): nothing waits for it. If it is NaN or infinite nothing
+  /// changes: one overflow does not ruin the weights.
+  void step(const Tensor& grad_scale);
 
   /// Clears the gradients of all parameters.
   void zero_grad();
@@ -61,10 +64,23 @@ class Optimizer {
   /// `moment_names`: the tensors that the state of a parameter may hold.
   Optimizer(const char* name, const std::vector<ParameterGroup>& groups, std::vector<std::string> moment_names);
 
+  /// factor * tensor multiplies every gradient; the tensor may be undefined.
+  struct GradScale {
+    double factor = 1;
+    Tensor tensor;
+  };
+  virtual void update(const GradScale& scale) = 0;
+
   struct State {
     int64_t step = 0;             // updates so far
     std::vector<Tensor> moments;  // by moment_names; undefined where the rule needs none
   };
+  /// Weights in half precision are updated through a float32 copy of them, the last of the state's tensors: steps smaller than their
+  /// rounding would be lost. Moments are float32, too.
+  static bool needs_master(const Tensor& p) { return size_of(p.dtype()) == 2; }
+  static TensorOptions state_options(const Tensor& p) {
+    return {.dtype = needs_master(p) ? DType::float32 : p.dtype(), .device = p.device()};
+  }
   /// Calls f(parameter, gradient, group, state) for every parameter that has a gradient.
   template <class F>
   void for_each_gradient(F f) {

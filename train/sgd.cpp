@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "weft/autograd/ops.h"
 #include "weft/core/kernels.h"
 
 namespace weft {
@@ -10,19 +11,25 @@ Sgd::Sgd(std::vector<Tensor> parameters, const SgdOptions& options)
     : Sgd(std::vector<ParameterGroup>{{std::move(parameters), options.lr, options.weight_decay}}, options) {}
 
 Sgd::Sgd(const std::vector<ParameterGroup>& groups, const SgdOptions& options)
-    : Optimizer("sgd", groups, {"momentum_buffer"}), options_(options) {
+    : Optimizer("sgd", groups, {"momentum_buffer", "master"}), options_(options) {
   WEFT_CHECK(options.momentum >= 0 && options.momentum <= 1, "sgd: momentum should be in [0, 1], got {}", options.momentum);
   WEFT_CHECK(std::isfinite(options.dampening), "sgd: dampening should be finite, got {}", options.dampening);
   WEFT_CHECK(!options.nesterov || (options.momentum > 0 && options.dampening == 0),
              "sgd: nesterov needs momentum above 0 and dampening 0, got {} and {}", options.momentum, options.dampening);
 }
 
-void Sgd::step(double grad_scale) {
+void Sgd::update(const GradScale& scale) {
   std::vector<ParameterSlot> first, later;
   for_each_gradient([&](Tensor& p, const Tensor& gradient, const GroupSettings& group, State& state) {
     const bool fresh = options_.momentum != 0 && !state.moments[0].defined();
-    if (fresh) state.moments[0] = empty_like(p);
-    ParameterSlot slot{.value = p, .grad = gradient, .moment1 = state.moments[0], .lr = group.lr, .weight_decay = group.weight_decay};
+    if (fresh) state.moments[0] = empty(p.shape(), state_options(p));
+    if (needs_master(p) && !state.moments[1].defined()) state.moments[1] = to(detach(p), DType::float32);
+    ParameterSlot slot{.value = p,
+                       .grad = gradient,
+                       .moment1 = state.moments[0],
+                       .master = state.moments[1],
+                       .lr = group.lr,
+                       .weight_decay = group.weight_decay};
     (fresh ? first : later).push_back(std::move(slot));
     ++state.step;
     p.bump_version();
@@ -33,7 +40,9 @@ void Sgd::step(double grad_scale) {
                        .dampening = options_.dampening,
                        .nesterov = options_.nesterov,
                        .first_step = slots == &first,
-                       .grad_scale = options_.maximize ? -grad_scale : grad_scale};
+                       .grad_scale = options_.maximize ? -scale.factor : scale.factor,
+                       .grad_scale_tensor = scale.tensor,
+                       .skip_nonfinite = scale.tensor.defined()};
     WEFT_LAUNCH((*slots)[0].value, sgd_step(*slots, rule));
   }
 }

@@ -23,9 +23,10 @@ class Sgd : public Optimizer {
   explicit Sgd(std::vector<Tensor> parameters, const SgdOptions& options = {});
   /// The groups' lr and weight_decay count, not the options'.
   explicit Sgd(const std::vector<ParameterGroup>& groups, const SgdOptions& options = {});
-  void step(double grad_scale = 1) override;
 
  private:
+  void update(const GradScale& scale) override;
+
   SgdOptions options_;
 };
 

@@ -49,10 +49,10 @@ Trainer::Trainer(Arguments& settings, const std::vector<NamedTensor>& tensors) {
 }
 
 double Trainer::step() {
-  const double norm = grad_norm(optimizer_->parameters());
-  optimizer_->step(max_norm_ > 0 ? clip_scale(norm, max_norm_) : 1);
+  const Tensor norm = grad_norm(optimizer_->parameters());
+  max_norm_ > 0 ? optimizer_->step(clip_scale(norm, max_norm_)) : optimizer_->step();
   optimizer_->zero_grad();
-  return norm;
+  return norm.item();
 }
 
 }  // namespace weft::golden
