@@ -151,8 +151,11 @@ std::vector<Tensor> linear_pieces(const char* op, const Tensor& x, const Tensor&
     shape[x.rank() - 1] = size;
     Tensor& y = ys.emplace_back(empty(shape, x.options()));
     Tensor y_rows = y.viewed_as({rows, size});
-    if (bias.defined()) WEFT_LAUNCH(y, broadcast_to(y_rows, bias.rows(begin, begin + size)));
-    WEFT_LAUNCH(y, matmul(y_rows, x_rows, w.rows(begin, begin + size), false, true, 1, bias.defined()));
+    if (bias.defined()) {
+      WEFT_LAUNCH(y, linear(y_rows, x_rows, w.rows(begin, begin + size), bias.rows(begin, begin + size)));
+    } else {
+      WEFT_LAUNCH(y, matmul(y_rows, x_rows, w.rows(begin, begin + size), false, true, 1, false));
+    }
     begin += size;
   }
 

@@ -151,6 +151,9 @@ WEFT_KERNEL(void l2_normalize_backward(Tensor& dx, const Tensor& dy, const Tenso
 /// y = alpha * op(a) op(b) (+ y when accumulate) over the last two axes; leading axes broadcast to those of y.
 WEFT_KERNEL(void matmul(Tensor& y, const Tensor& a, const Tensor& b, bool transpose_a, bool transpose_b, double alpha, bool accumulate))
 
+/// y [.., out] = x [.., in] weight^T + bias, weight [out, in].
+WEFT_KERNEL(void linear(Tensor& y, const Tensor& x, const Tensor& weight, const Tensor& bias))
+
 // ---- shape: any dtype -----------------------------------------------------------------------------------------------------------------
 /// y axis i is x axis axes[i].
 WEFT_KERNEL(void permute(Tensor& y, const Tensor& x, std::span<const int> axes))

@@ -183,4 +183,9 @@ void matmul(Tensor& y, const Tensor& a, const Tensor& b, bool transpose_a, bool 
   });
 }
 
+void linear(Tensor& y, const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  broadcast_to(y, bias);
+  matmul(y, x, weight, false, true, 1, true);
+}
+
 }  // namespace weft::cpu

@@ -2,29 +2,11 @@
 // float32 unless TF32 was asked for.
 #include <vector>
 
+#include "weft/core/cuda/blas_types.cuh"
 #include "weft/core/cuda/common.cuh"
 
 namespace weft::cuda {
 namespace {
-
-template <class T>
-struct BlasType;
-template <>
-struct BlasType<float> {
-  static constexpr cudaDataType value = CUDA_R_32F;
-};
-template <>
-struct BlasType<double> {
-  static constexpr cudaDataType value = CUDA_R_64F;
-};
-template <>
-struct BlasType<float16> {
-  static constexpr cudaDataType value = CUDA_R_16F;
-};
-template <>
-struct BlasType<bfloat16> {
-  static constexpr cudaDataType value = CUDA_R_16BF;
-};
 
 // Batches of products at regular distances, in elements: `count` of them in one call.
 struct Batch {
@@ -63,16 +45,12 @@ struct Gemm {
 
   // cuBLAS is column-major: a row-major y is y^T there, so the operands change places.
   void operator()(T* y, const T* a, const T* b, const Batch& batch) const {
-    constexpr bool is_double = std::is_same_v<T, double>;
-    const auto compute = is_double                                    ? CUBLAS_COMPUTE_64F
-                         : std::is_same_v<T, float> && tf32_allowed() ? CUBLAS_COMPUTE_32F_FAST_TF32
-                                                                      : CUBLAS_COMPUTE_32F;
-    const auto type = BlasType<T>::value;
+    constexpr cudaDataType type = blas_type<T>;
     check(cublasGemmStridedBatchedEx(context().blas, transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N, transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N,
                                      static_cast<int>(m), static_cast<int>(n), static_cast<int>(k), &alpha, b, type,
                                      static_cast<int>(transpose_b ? k : m), batch.b, a, type, static_cast<int>(transpose_a ? n : k),
-                                     batch.a, &beta, y, type, static_cast<int>(m), batch.y, static_cast<int>(batch.count), compute,
-                                     CUBLAS_GEMM_DEFAULT),
+                                     batch.a, &beta, y, type, static_cast<int>(m), batch.y, static_cast<int>(batch.count),
+                                     compute_type<T>(), CUBLAS_GEMM_DEFAULT),
           "matmul");
   }
 };

@@ -1,5 +1,6 @@
 #include "weft/core/half.h"
 
+#include "cublasLt.h"
 #include "cublas_v2.h"
 
 namespace {
@@ -7,7 +8,7 @@ namespace {
 // T: how the matrices are stored; A: what products are added up in.
 template <class T, class A>
 void multiply(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, A alpha, const T* a, int64_t lda, const T* b,
-              int64_t ldb, A beta, T* c, int64_t ldc) {
+              int64_t ldb, A beta, T* c, int64_t ldc, const T* bias = nullptr) {
   for (int64_t column = 0; column < n; ++column) {
     for (int64_t row = 0; row < m; ++row) {
       A sum = 0;
@@ -16,7 +17,8 @@ void multiply(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t 
                static_cast<A>(transpose_b ? b[i * ldb + column] : b[column * ldb + i]);
       }
       T& out = c[column * ldc + row];
-      out = static_cast<T>(alpha * sum + (beta == 0 ? A(0) : beta * static_cast<A>(out)));
+      const A before = beta == 0 ? A(0) : beta * static_cast<A>(out);
+      out = static_cast<T>(alpha * sum + before + (bias == nullptr ? A(0) : static_cast<A>(bias[row])));
     }
   }
 }
@@ -54,6 +56,38 @@ cublasStatus_t cublasGemmStridedBatchedEx(cublasHandle_t, cublasOperation_t tran
     case CUDA_R_16BF:
       all.template operator()<weft::bfloat16, float>();
       break;
+  }
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t product, const void* alpha, const void* a,
+                              cublasLtMatrixLayout_t a_layout, const void* b, cublasLtMatrixLayout_t b_layout, const void* beta,
+                              const void* c, cublasLtMatrixLayout_t, void* d, cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t*,
+                              void*, size_t, cudaStream_t) {
+  const bool ta = product->transpose_a == CUBLAS_OP_T, tb = product->transpose_b == CUBLAS_OP_T;
+  const uint64_t m = d_layout->rows, n = d_layout->columns, k = ta ? a_layout->rows : a_layout->columns;
+  const bool fits = c == d && (ta ? a_layout->columns : a_layout->rows) == m && (tb ? b_layout->rows : b_layout->columns) == n &&
+                    (tb ? b_layout->columns : b_layout->rows) == k && a_layout->type == b_layout->type && a_layout->type == d_layout->type;
+  if (!fits) return CUBLAS_STATUS_INVALID_VALUE;
+  weft::emulated::DeviceAccess access;
+  const auto one = [&]<class T>() {
+    multiply<T, float>(ta, tb, static_cast<int64_t>(m), static_cast<int64_t>(n), static_cast<int64_t>(k), *static_cast<const float*>(alpha),
+                       static_cast<const T*>(a), a_layout->stride, static_cast<const T*>(b), b_layout->stride,
+                       *static_cast<const float*>(beta), static_cast<T*>(d), d_layout->stride,
+                       product->epilogue == CUBLASLT_EPILOGUE_BIAS ? static_cast<const T*>(product->bias) : nullptr);
+  };
+  switch (d_layout->type) {
+    case CUDA_R_32F:
+      one.template operator()<float>();
+      break;
+    case CUDA_R_16F:
+      one.template operator()<weft::float16>();
+      break;
+    case CUDA_R_16BF:
+      one.template operator()<weft::bfloat16>();
+      break;
+    default:
+      return CUBLAS_STATUS_INVALID_VALUE;
   }
   return CUBLAS_STATUS_SUCCESS;
 }

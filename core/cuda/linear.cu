@@ -1,0 +1,116 @@
+// y = x weight^T + bias on cuBLASLt, which adds the bias while the product is still in registers: y is written once and never read.
+#include <cublasLt.h>
+
+#include <map>
+#include <mutex>
+#include <tuple>
+
+#include "weft/core/cuda/blas_types.cuh"
+#include "weft/core/cuda/common.cuh"
+
+namespace weft::cuda {
+namespace {
+
+constexpr size_t workspace_bytes = size_t{32} << 20;
+constexpr uint32_t alignment = 16;  // bytes, that all operands must have
+
+// What cuBLASLt chooses an algorithm by. Choosing costs more than a small product, so the choice is kept.
+using Shape3 = std::tuple<int, int64_t, int64_t, int64_t, cudaDataType, bool>;
+
+struct Library {
+  cublasLtHandle_t handle = nullptr;
+  std::mutex mutex;
+  std::map<Shape3, cublasLtMatmulAlgo_t> algorithms;
+};
+Library& library() {
+  static auto* it = [] {
+    auto* made = new Library;
+    check(cublasLtCreate(&made->handle), "linear");
+    return made;
+  }();
+  return *it;
+}
+
+// One product: the operands as cuBLASLt, which is column-major, sees them.
+struct Description {
+  cublasLtMatmulDesc_t product = nullptr;
+  cublasLtMatrixLayout_t weight = nullptr, x = nullptr, y = nullptr;
+
+  Description(cublasComputeType_t compute, cudaDataType type, cudaDataType scale_type, int64_t rows, int64_t in, int64_t out,
+              const void* bias) {
+    check(cublasLtMatmulDescCreate(&product, compute, scale_type), "linear");
+    const cublasOperation_t transposed = CUBLAS_OP_T;
+    set(CUBLASLT_MATMUL_DESC_TRANSA, transposed);
+    set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+    set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
+    check(cublasLtMatrixLayoutCreate(&weight, type, static_cast<uint64_t>(in), static_cast<uint64_t>(out), in), "linear");
+    check(cublasLtMatrixLayoutCreate(&x, type, static_cast<uint64_t>(in), static_cast<uint64_t>(rows), in), "linear");
+    check(cublasLtMatrixLayoutCreate(&y, type, static_cast<uint64_t>(out), static_cast<uint64_t>(rows), out), "linear");
+  }
+  ~Description() {
+    cublasLtMatrixLayoutDestroy(weight);
+    cublasLtMatrixLayoutDestroy(x);
+    cublasLtMatrixLayoutDestroy(y);
+    cublasLtMatmulDescDestroy(product);
+  }
+  Description(const Description&) = delete;
+  Description& operator=(const Description&) = delete;
+
+ private:
+  template <class V>
+  void set(cublasLtMatmulDescAttributes_t attribute, const V& value) {
+    check(cublasLtMatmulDescSetAttribute(product, attribute, &value, sizeof(value)), "linear");
+  }
+};
+
+cublasLtMatmulAlgo_t algorithm(const Description& d, const Shape3& shape) {
+  Library& lt = library();
+  std::lock_guard lock(lt.mutex);
+  if (const auto known = lt.algorithms.find(shape); known != lt.algorithms.end()) return known->second;
+  cublasLtMatmulPreference_t preference = nullptr;
+  check(cublasLtMatmulPreferenceCreate(&preference), "linear");
+  const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t attribute, const auto& value) {
+    check(cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof(value)), "linear");
+  };
+  prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, workspace_bytes);
+  for (auto operand : {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+                       CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
+    prefer(operand, alignment);
+  }
+  cublasLtMatmulHeuristicResult_t best{};
+  int found = 0;
+  const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(lt.handle, d.product, d.weight, d.x, d.y, d.y, preference, 1, &best, &found);
+  cublasLtMatmulPreferenceDestroy(preference);
+  check(status, "linear");
+  WEFT_CHECK(found > 0, "linear: cuBLASLt has no algorithm for a product of {} x {} x {}", std::get<1>(shape), std::get<2>(shape),
+             std::get<3>(shape));
+  return lt.algorithms[shape] = best.algo;
+}
+
+}  // namespace
+
+void linear(Tensor& y, const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  if (y.numel() == 0) return;
+  const int64_t in = x.size(-1), out = y.size(-1), rows = y.numel() / out;
+  const bool aligned = can_pack<alignment>(static_cast<const std::byte*>(y.raw()), static_cast<const std::byte*>(x.raw()),
+                                           static_cast<const std::byte*>(weight.raw()), static_cast<const std::byte*>(bias.raw()));
+  if (y.dtype() == DType::float64 || !aligned || in == 0) {  // cuBLASLt has no bias in double
+    broadcast_to(y, bias);
+    matmul(y, x, weight, false, true, 1, true);
+    return;
+  }
+  dispatch_compute(y.dtype(), "linear", [&]<class T>() {
+    const cudaDataType type = blas_type<T>;
+    const auto compute = compute_type<T>();
+    const Description d(compute, type, CUDA_R_32F, rows, in, out, bias.raw());
+    const bool tf32 = compute == CUBLAS_COMPUTE_32F_FAST_TF32;
+    const cublasLtMatmulAlgo_t chosen = algorithm(d, {context().index, rows, in, out, type, tf32});
+    const Tensor workspace = empty({static_cast<int64_t>(workspace_bytes)}, {.dtype = DType::boolean, .device = y.device()});
+    const float one = 1, zero = 0;
+    check(cublasLtMatmul(library().handle, d.product, &one, weight.raw(), d.weight, x.raw(), d.x, &zero, y.raw(), d.y, y.raw(), d.y,
+                         &chosen, workspace.raw(), workspace_bytes, context().stream),
+          "linear");
+  });
+}
+
+}  // namespace weft::cuda
