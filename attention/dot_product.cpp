@@ -38,7 +38,8 @@ Attended dot_product_window(const char* op, const Tensor& q, const Tensor& k, co
   const TensorOptions like = q.options();
   Shape y_shape = q.shape();
   y_shape[3] = sizes.value_dim;
-  Tensor y = empty(y_shape, like), lse = empty({sizes.batch, sizes.heads, sizes.queries}, like);
+  const DType statistics = q.dtype() == DType::float64 ? DType::float64 : DType::float32;  // what kernels compute in
+  Tensor y = empty(y_shape, like), lse = empty({sizes.batch, sizes.heads, sizes.queries}, {.dtype = statistics, .device = q.device()});
   WEFT_LAUNCH(q, dot_product(y, lse, q, k, v, scope));
   std::vector<Tensor> outputs{y};
   if (options.return_weights) {

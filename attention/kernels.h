@@ -1,4 +1,4 @@
-// Every attention kernel, declared once for both devices (attention/cpu/NAME.cpp, attention/NAME.cu). Conventions: core/kernels.h.
+// Every attention kernel, declared once for both devices (attention/cpu/NAME.cpp, attention/cuda/NAME.cu). Conventions: core/kernels.h.
 #pragma once
 
 #include "weft/attention/mechanism.h"
@@ -27,7 +27,8 @@ struct AttentionScope {
   static constexpr int64_t unlimited = int64_t{1} << 40;
 };
 
-/// o = weights . v and lse [B, H, N], the row log-sum-exp of the scores (+inf where a query sees no key: its row of o is 0).
+/// o = weights . v and lse [B, H, N], the row log-sum-exp of the scores (+inf where a query sees no key: its row of o is 0). lse and delta
+/// are float32 for half types.
 /// q [B, N, H, D], k [B, M, Hkv, D], v [B, M, Hkv, Dv], o [B, N, H, Dv] (bnhd). Head h reads key/value head h / (H / Hkv).
 WEFT_KERNEL(void dot_product(Tensor& o, Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v, const AttentionScope& scope))
 /// The weights after dropout, [B, H, N, M] (or compact), recomputed from lse.

@@ -1,4 +1,4 @@
-# The CUDA backend: core/cuda/*.cu and attention/*.cu, compiled by nvcc or, for tests on machines without a GPU, as C++ against the small
+# The CUDA backend: core/cuda/*.cu and attention/cuda/*.cu, compiled by nvcc or, for tests on machines without a GPU, as C++ against the small
 # runtime in core/cuda/emulated/ (its README tells how that works). Building never needs a GPU.
 set(cuda_mode ${WEFT_CUDA})
 if(NOT cuda_mode MATCHES "^(AUTO|ON|OFF|EMULATED)$")
@@ -21,7 +21,7 @@ elseif(cuda_mode STREQUAL "ON")
   endif()
 endif()
 
-file(GLOB cuda_sources CONFIGURE_DEPENDS RELATIVE ${CMAKE_CURRENT_SOURCE_DIR} core/cuda/*.cu attention/*.cu)
+file(GLOB cuda_sources CONFIGURE_DEPENDS RELATIVE ${CMAKE_CURRENT_SOURCE_DIR} core/cuda/*.cu attention/cuda/*.cu)
 if(cuda_mode STREQUAL "ON")
   if(NOT CMAKE_CUDA_COMPILER)
     set(CMAKE_CUDA_COMPILER ${CUDAToolkit_NVCC_EXECUTABLE})
