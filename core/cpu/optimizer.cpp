@@ -50,11 +50,23 @@ void for_each_piece(std::span<ParameterSlot> slots, const char* op, F f) {
   });
 }
 
+// What multiplies the gradients of a rule, and whether the step is left out.
+template <class Rule>
+double scale_of(const Rule& rule) {
+  return rule.grad_scale * (rule.grad_scale_tensor.defined() ? *rule.grad_scale_tensor.template data<double>() : 1);
+}
+template <class Rule>
+bool is_skipped(const Rule& rule) {
+  return rule.skip_nonfinite && !std::isfinite(scale_of(rule));
+}
+
 // In PyTorch's order of operations:
 //   g = grad_scale * grad;  decoupled: p *= 1 - lr * weight_decay,  else g += weight_decay * p
 //   m += (1 - beta1) (g - m);  v = beta2 v + (1 - beta2) g^2;  amsgrad: v' = max(v', v), else v' = v
 //   p -= lr / (1 - beta1^step) * m / (sqrt(v') / sqrt(1 - beta2^step) + eps)
 void adam_step(std::span<ParameterSlot> slots, const AdamRule& rule) {
+  if (is_skipped(rule)) return;
+  const double grad_scale = scale_of(rule);
   const double correction1 = 1 - std::pow(rule.beta1, static_cast<double>(rule.step));
   const double correction2 = std::sqrt(1 - std::pow(rule.beta2, static_cast<double>(rule.step)));
   for_each_piece(slots, "adam_step", [&]<class T>(ParameterSlot& slot, int64_t begin, int64_t end) HWY_ATTR {
@@ -64,7 +76,7 @@ void adam_step(std::span<ParameterSlot> slots, const AdamRule& rule) {
     T* const m = slot.moment1.data<T>() + begin;
     T* const v = slot.moment2.data<T>() + begin;
     T* const largest = rule.amsgrad ? slot.max_moment2.data<T>() + begin : nullptr;
-    const S scale = rule.grad_scale, keep = rule.decoupled ? 1 - slot.lr * slot.weight_decay : 1;
+    const S scale = grad_scale, keep = rule.decoupled ? 1 - slot.lr * slot.weight_decay : 1;
     const S decay = rule.decoupled ? 0 : slot.weight_decay;
     const S rate1 = 1 - rule.beta1, beta2 = rule.beta2, rate2 = 1 - rule.beta2;
     const S step_size = slot.lr / correction1, inverse_root = 1 / correction2, eps = rule.eps;
@@ -89,12 +101,14 @@ void adam_step(std::span<ParameterSlot> slots, const AdamRule& rule) {
 // g = grad_scale * grad + weight_decay * p;  with momentum: b = momentum * b + (1 - dampening) g (b = g at the first step),
 // g = b, or g + momentum * b with nesterov;  p -= lr * g
 void sgd_step(std::span<ParameterSlot> slots, const SgdRule& rule) {
+  if (is_skipped(rule)) return;
+  const double grad_scale = scale_of(rule);
   for_each_piece(slots, "sgd_step", [&]<class T>(ParameterSlot& slot, int64_t begin, int64_t end) HWY_ATTR {
     using S = Simd<T>;
     T* const p = slot.value.data<T>() + begin;
     const T* const grad = slot.grad.data<T>() + begin;
     T* const buffer = rule.momentum != 0 ? slot.moment1.data<T>() + begin : nullptr;
-    const S scale = rule.grad_scale, decay = slot.weight_decay, lr = slot.lr;
+    const S scale = grad_scale, decay = slot.weight_decay, lr = slot.lr;
     const S momentum = rule.momentum, rate = rule.first_step ? 1 : 1 - rule.dampening;
     each_vector<T>(end - begin, [&](int64_t i, int64_t n) HWY_ATTR {
       const S value = S::load_n(p + i, n);
