@@ -10,7 +10,7 @@ namespace {
 // bool [rows, columns] with visible(i, j) in row i, column j.
 template <class F>
 Tensor build(int64_t rows, int64_t columns, Device device, F visible) {
-  Tensor host = empty({rows, columns}, {.dtype = DType::boolean});
+  Tensor host = empty({rows, columns}, {.dtype = DType::boolean, .device = Device::cpu()});
   bool* out = host.data<bool>();
   for (int64_t i = 0; i < rows; ++i) {
     for (int64_t j = 0; j < columns; ++j) *out++ = visible(i, j);

@@ -12,7 +12,7 @@
 
 namespace weft::bench {
 
-/// What is timed. It returns once the device has finished.
+/// What is timed. On CUDA it returns before the device has finished; weft_bench waits.
 using Run = std::function<void()>;
 
 struct Case {
@@ -22,6 +22,10 @@ struct Case {
   std::function<Run(Device)> set_up;
   /// Results of one run (generated tokens): the time is reported for one of them.
   int results_per_run = 1;
+  /// The fewest bytes that one run moves through memory (each input read once, each output written once), where they decide.
+  double bytes = 0;
+  /// Half types: these run with --device cuda only.
+  bool cuda_only = false;
 };
 
 using Cases = std::vector<Case>;
@@ -31,5 +35,6 @@ void add_attention_cases(Cases& cases);
 void add_mechanism_cases(Cases& cases);
 void add_training_cases(Cases& cases);
 void add_generation_cases(Cases& cases);
+void add_cuda_cases(Cases& cases);
 
 }  // namespace weft::bench

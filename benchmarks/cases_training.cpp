@@ -30,8 +30,7 @@ Case training(const std::string& name, const LanguageModelSettings& settings, in
             const Tensor inputs = slice(ids, 1, 0, settings.context), targets = slice(ids, 1, 1, settings.context + 1);
             return [=] {
               backward(cross_entropy((*model)(inputs), targets));
-              const double norm = grad_norm(optimizer->parameters());
-              optimizer->step(clip_scale(norm, 1.0));
+              optimizer->step(clip_scale(grad_norm(optimizer->parameters()), 1.0));
               optimizer->zero_grad();
             };
           }};

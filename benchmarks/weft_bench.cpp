@@ -14,25 +14,30 @@
 #include <optional>
 
 #include "bench.h"
+#include "weft/core/cuda/device.h"
 #include "weft/core/device.h"
 #include "weft/core/error.h"
 
 namespace weft::bench {
 namespace {
 
-Cases all_cases() {
+Cases all_cases(Device device) {
   Cases cases;
   add_matmul_cases(cases);
   add_attention_cases(cases);
   add_mechanism_cases(cases);
   add_training_cases(cases);
   add_generation_cases(cases);
+  if (device.is_cuda()) add_cuda_cases(cases);
   return cases;
 }
 
 double now_ms() { return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
-double time_ms(const Run& run) {
+double time_ms(const Run& run, [[maybe_unused]] Device device) {
+#ifdef WEFT_WITH_CUDA
+  if (device.is_cuda()) return cuda::time_ms(run, device.index);
+#endif
   const double start = now_ms();
   run();
   return now_ms() - start;
@@ -52,18 +57,21 @@ std::string measure(const Case& chosen, Device device) {
   constexpr double warm_up_ms = 200, enough_ms = 2000;
   constexpr size_t fewest_runs = 3, most_runs = 200;
   const Run run = chosen.set_up(device);
-  for (double warm = 0; warm < warm_up_ms;) warm += time_ms(run);
+  for (double warm = 0; warm < warm_up_ms;) warm += time_ms(run, device);
   std::vector<double> times;
   double total = 0;
   while (times.size() < fewest_runs || (total < enough_ms && times.size() < most_runs)) {
-    times.push_back(time_ms(run));
+    times.push_back(time_ms(run, device));
     total += times.back();
   }
   std::sort(times.begin(), times.end());
   const double median = (times[(times.size() - 1) / 2] + times[times.size() / 2]) / 2;
-  return fmt::format(R"({{"case": "{}", "ms": {:.4f}, "peak_rss_mb": {:.1f}, "best_ms": {:.4f}, "runs": {}, "operations": {:.6g}}})",
-                     chosen.name, median / chosen.results_per_run, peak_rss_mb(), times.front() / chosen.results_per_run, times.size(),
-                     chosen.operations / chosen.results_per_run);
+  return fmt::format(
+      R"({{"case": "{}", "ms": {:.4f}, "peak_rss_mb": {:.1f}, "best_ms": {:.4f}, "runs": {}, "operations": {:.6g}, "bytes": {:.6g}, )"
+      R"("peak_device_mb": {:.1f}}})",
+      chosen.name, median / chosen.results_per_run, peak_rss_mb(), times.front() / chosen.results_per_run, times.size(),
+      chosen.operations / chosen.results_per_run, chosen.bytes / chosen.results_per_run,
+      static_cast<double>(peak_bytes(device)) / (1 << 20));
 }
 
 // Runs `arguments` as a program and returns what it prints, or nothing if it fails.
@@ -116,8 +124,9 @@ int run(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
 
   const Device device = parse_device(device_name);
+  set_default_device(device);
   if (threads > 0) set_num_threads(threads);
-  const Cases cases = select(all_cases(), in_process.empty() ? only : in_process);
+  const Cases cases = select(all_cases(device), in_process.empty() ? only : in_process);
   if (cases.empty()) {
     fmt::print(stderr, "no case has \"{}\" in its name; --list prints them all\n", only);
     return 1;

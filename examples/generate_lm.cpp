@@ -33,6 +33,7 @@ void print(const std::string& text) {
 void generate_text(const GenerateSettings& s) {
   if (s.threads > 0) set_num_threads(static_cast<int>(s.threads));
   const Device device = parse_device(s.device);
+  set_default_device(device);
   const std::filesystem::path run = s.run;
   WEFT_CHECK(std::filesystem::exists(run / "config.json"), "there is no run in {} (config.json is missing); train_lm makes one", s.run);
   WEFT_CHECK(std::filesystem::exists(run / "model.safetensors"), "the run in {} has saved no weights yet (model.safetensors is missing)",

@@ -34,6 +34,7 @@ int train(const TrainCommand& command) {
   const TrainSettings& s = command.settings;
   if (s.threads > 0) set_num_threads(static_cast<int>(s.threads));
   const Device device = parse_device(s.device);
+  set_default_device(device);
   say(format("device {}: {}\n", s.device, device_description(device)));
 
   const DataFile file(s.data);

@@ -51,6 +51,26 @@ inline bool close(const Tensor& a, const Tensor& b, double tolerance = 1e-12) {
   return true;
 }
 
+/// The elements of a tensor on the host, written back to its device when this goes: on_host<bool>(mask)[3] = true.
+template <class T>
+class OnHost {
+ public:
+  explicit OnHost(const Tensor& x) : x_(x), host_(to_host(detach(x))) {}
+  ~OnHost() {
+    if (x_.device().is_cuda()) x_.copy_from(host_);
+  }
+  OnHost(const OnHost&) = delete;
+  OnHost& operator=(const OnHost&) = delete;
+  operator T*() { return host_.data<T>(); }
+
+ private:
+  Tensor x_, host_;
+};
+template <class T>
+OnHost<T> on_host(const Tensor& x) {
+  return OnHost<T>(x);
+}
+
 /// The message of the weft::Error that f throws; empty if it throws none.
 template <class F>
 std::string error_of(F&& f) {

@@ -43,7 +43,8 @@ std::string checksum_of(const std::vector<std::pair<std::string, Tensor>>& tenso
   for (const auto& [name, tensor] : tensors) {
     const std::string label = format("{} {}", name, tensor);
     add(label.data(), label.size());
-    add(tensor.raw(), static_cast<size_t>(tensor.bytes()));
+    const Tensor host = to_host(tensor);
+    add(host.raw(), static_cast<size_t>(host.bytes()));
   }
   add(step.data(), step.size());
   add(state.data(), state.size());

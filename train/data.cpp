@@ -212,8 +212,8 @@ Batch Dataset::crops(const char* op, int64_t rows, F begin_of) const {
   const int64_t n = options_.context;
   Batch batch;
   try {
-    batch.inputs = empty({rows, n}, {.dtype = DType::int64});
-    batch.targets = empty({rows, n}, {.dtype = DType::int64});
+    batch.inputs = empty({rows, n}, {.dtype = DType::int64, .device = Device::cpu()});
+    batch.targets = empty({rows, n}, {.dtype = DType::int64, .device = Device::cpu()});
   } catch (const Error& error) {
     fail("{}: no memory for a batch of {} rows with a context of {} ({}); take less of either", op, rows, n, error.what());
   }

@@ -69,7 +69,7 @@ class TokenIds {
 /// Encodes a file on all threads. The byte tokenizer's ids are the file's bytes, without a copy.
 TokenIds tokenize(const Tokenizer& tokenizer, const DataFile& file);
 
-/// inputs and targets int64 [B, N]; targets[b, n] is the token after inputs[b, n].
+/// inputs and targets int64 [B, N] on the CPU (to(batch.inputs, device) moves them); targets[b, n] is the token after inputs[b, n].
 struct Batch {
   Tensor inputs, targets;
 };

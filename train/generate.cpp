@@ -52,8 +52,8 @@ void keep_min_p(std::vector<Candidate>& candidates, double p) {
 // One batch of rows on its way through the model: their tokens so far, and which of them have ended.
 class Rows {
  public:
-  Rows(const std::vector<std::vector<int64_t>>& prompts, int64_t context)
-      : sequences(prompts), ended(prompts.size(), false), context_(context) {}
+  Rows(const std::vector<std::vector<int64_t>>& prompts, int64_t context, Device device)
+      : sequences(prompts), ended(prompts.size(), false), context_(context), device_(device) {}
 
   /// Feeds the last tokens of every sequence (at most `limit`), padded in front to the longest.
   Tensor feed(const LanguageModel& model, int64_t limit) {
@@ -68,15 +68,15 @@ class Rows {
                 tokens.begin() + (b + 1) * longest - lengths[static_cast<size_t>(b)]);
     }
     const bool equal = std::all_of(lengths.begin(), lengths.end(), [&](int64_t n) { return n == longest; });
-    state_ = model.start(batch, equal ? Tensor() : from_vector<int64_t>(lengths, {batch}));
-    return model.next(from_vector<int64_t>(tokens, {batch, longest}), *state_);
+    state_ = model.start(batch, equal ? Tensor() : from_vector<int64_t>(lengths, {batch}, device_));
+    return model.next(from_vector<int64_t>(tokens, {batch, longest}, device_), *state_);
   }
 
   Tensor step(const LanguageModel& model, const std::vector<int64_t>& tokens) {
     if (state_->length() >= context_) return feed(model, std::max<int64_t>(1, context_ / 2));
     std::vector<int64_t> fed = tokens;
     std::replace(fed.begin(), fed.end(), int64_t{-1}, int64_t{0});  // ended rows keep their place in the batch
-    return model.next(from_vector<int64_t>(fed, {static_cast<int64_t>(fed.size()), 1}), *state_);
+    return model.next(from_vector<int64_t>(fed, {static_cast<int64_t>(fed.size()), 1}, device_), *state_);
   }
 
   std::vector<std::vector<int64_t>> sequences;
@@ -84,6 +84,7 @@ class Rows {
 
  private:
   int64_t context_;
+  Device device_;
   std::unique_ptr<DecodeState> state_;
 };
 
@@ -132,7 +133,8 @@ std::vector<std::vector<int64_t>> generate(LanguageModel& model, const std::vect
   set_training(model, false);
   Generator& generator = options.generator != nullptr ? *options.generator : default_generator();
 
-  Rows rows(prompts, model.settings().context);
+  const std::vector<Tensor> weights = parameters(model);
+  Rows rows(prompts, model.settings().context, weights.empty() ? default_device() : weights[0].device());
   std::vector<std::vector<int64_t>> results(prompts.size());
   std::vector<int64_t> chosen;
   for (int64_t step = 0; step < options.tokens; ++step) {

@@ -22,7 +22,7 @@ void Sgd::update(const GradScale& scale) {
   std::vector<ParameterSlot> first, later;
   for_each_gradient([&](Tensor& p, const Tensor& gradient, const GroupSettings& group, State& state) {
     const bool fresh = options_.momentum != 0 && !state.moments[0].defined();
-    if (fresh) state.moments[0] = empty(p.shape(), state_options(p));
+    if (fresh) state.moments[0] = zeros(p.shape(), state_options(p));  // the kernel overwrites it, unless the step is left out
     if (needs_master(p) && !state.moments[1].defined()) state.moments[1] = to(detach(p), DType::float32);
     ParameterSlot slot{.value = p,
                        .grad = gradient,

@@ -254,6 +254,29 @@ void copy_bytes(void* to, int to_index, const void* from, int from_index, int64_
 void synchronize(int index) { wait(state_of(index)); }
 int64_t synchronization_count() { return synchronizations.load(); }
 
+double time_ms(const std::function<void()>& run, int index) {
+  DeviceState& state = state_of(index);
+  DeviceScope scope(index);
+  int cache_bytes = 0;
+  check(cudaDeviceGetAttribute(&cache_bytes, cudaDevAttrL2CacheSize, index), "device");
+  const int64_t flushed = 2 * static_cast<int64_t>(cache_bytes);
+  void* other = allocate(flushed, index);
+  check(cudaMemsetAsync(other, 0, static_cast<size_t>(flushed), state.context.stream), "time_ms");
+  release(other, flushed, index);
+  cudaEvent_t start = nullptr, end = nullptr;
+  check(cudaEventCreate(&start), "time_ms");
+  check(cudaEventCreate(&end), "time_ms");
+  check(cudaEventRecord(start, state.context.stream), "time_ms");
+  run();
+  check(cudaEventRecord(end, state.context.stream), "time_ms");
+  wait(state);
+  float milliseconds = 0;
+  check(cudaEventElapsedTime(&milliseconds, start, end), "time_ms");
+  cudaEventDestroy(start);
+  cudaEventDestroy(end);
+  return static_cast<double>(milliseconds);
+}
+
 DeviceScope::DeviceScope(int index) : previous_(current_device) {
   if (index == current_device) return;
   check(cudaSetDevice(index), format("cuda:{}", index));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 namespace weft::cuda {
@@ -24,6 +25,9 @@ void copy_bytes(void* to, int to_index, const void* from, int from_index, int64_
 void synchronize(int index);
 /// How often this process has waited for a device: a training step that does not read its loss does not.
 int64_t synchronization_count();
+
+/// Milliseconds between two events around `run` on the device's stream. The L2 cache is emptied before: what is timed reads memory.
+double time_ms(const std::function<void()>& run, int index);
 
 /// Makes the device the one that kernels run on while it lives, for this thread.
 class DeviceScope {

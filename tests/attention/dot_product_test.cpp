@@ -82,7 +82,7 @@ TEST_CASE("dot_product: value_dim may differ, wide heads, one query") {
 TEST_CASE("dot_product: gradients against differences, with empty rows, every kind of bias, dropout and returned weights") {
   const Tensor q = normal({2, 5, 4, 3}, 1), k = normal({2, 7, 2, 3}, 2), v = normal({2, 7, 2, 6}, 3);
   Tensor mask = random_mask({2, 4, 5, 7}, 0.5, 4);
-  std::fill_n(mask.data<bool>() + 7, 14, false);  // rows 1 and 2 of the first head see nothing
+  std::fill_n(on_host<bool>(mask) + 7, 14, false);  // rows 1 and 2 of the first head see nothing
   for (const Shape& shape : {Shape{2, 4, 5, 7}, Shape{4, 5, 7}, Shape{2, 1, 5, 7}, Shape{5, 7}, Shape{1, 7}, Shape{7}, Shape{2, 4, 1, 7},
                              Shape{5, 1}, Shape{}}) {
     gradcheck(
@@ -161,11 +161,11 @@ TEST_CASE("dot_product: large scores, infinities and NaN") {
   // A NaN stays in its row.
   for (int64_t position : {0, 77, 129}) {
     Tensor bias = zeros({9, 130});
-    bias.data<float>()[3 * 130 + position] = std::numeric_limits<float>::quiet_NaN();
+    on_host<float>(bias)[3 * 130 + position] = std::numeric_limits<float>::quiet_NaN();
     const std::vector<float> rows = dot_product(q, k, v, {.bias = bias}).y.to_vector<float>();
     for (int64_t i = 0; i < 9 * 4; ++i) CHECK(std::isnan(rows[static_cast<size_t>(i)]) == (i / 4 == 3));
     Tensor blocked = full({9, 130}, -std::numeric_limits<double>::infinity());
-    blocked.data<float>()[3 * 130 + position] = std::numeric_limits<float>::quiet_NaN();
+    on_host<float>(blocked)[3 * 130 + position] = std::numeric_limits<float>::quiet_NaN();
     CHECK(std::isnan(dot_product(q, k, v, {.bias = blocked}).y.to_vector<float>()[3 * 4]));
   }
 }

@@ -17,7 +17,8 @@ TEST_CASE("split_heads and merge_heads: each head takes adjacent features; inver
     for (int64_t h = 0; h < 3; ++h) {
       for (int64_t i = 0; i < 5; ++i) {
         for (int64_t e = 0; e < 4; ++e) {
-          CHECK(heads.data<double>()[((b * 3 + h) * 5 + i) * 4 + e] == x.data<double>()[(b * 5 + i) * 12 + h * 4 + e]);
+          CHECK(testing::on_host<double>(heads)[((b * 3 + h) * 5 + i) * 4 + e] ==
+                testing::on_host<double>(x)[(b * 5 + i) * 12 + h * 4 + e]);
         }
       }
     }

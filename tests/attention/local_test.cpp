@@ -89,7 +89,7 @@ TEST_CASE("local: compact weights hold the window, and their gradient is the den
             same = same && entry == 0;
           } else {
             same = same && entry == all[static_cast<size_t>(row * m + j)];
-            spread.data<double>()[row * m + j] = cotangents[static_cast<size_t>(row * width + t)];
+            on_host<double>(spread)[row * m + j] = cotangents[static_cast<size_t>(row * width + t)];
           }
         }
       }

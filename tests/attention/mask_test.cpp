@@ -16,7 +16,7 @@ bool matches(const Tensor& mask, const std::function<bool(int64_t, int64_t)>& vi
   if (mask.rank() != 2 || mask.dtype() != DType::boolean) return false;
   for (int64_t i = 0; i < mask.size(0); ++i) {
     for (int64_t j = 0; j < mask.size(1); ++j) {
-      if (mask.data<bool>()[i * mask.size(1) + j] != visible(i, j)) return false;
+      if (testing::on_host<bool>(mask)[i * mask.size(1) + j] != visible(i, j)) return false;
     }
   }
   return true;
@@ -82,12 +82,12 @@ TEST_CASE("expand_for_heads: exact shapes of rank 2, 3 and 4") {
   CHECK(full.shape() == Shape({2, 3, 4, 4}));
   CHECK(full.dtype() == DType::boolean);
   for (int64_t copy = 0; copy < 6; ++copy) {
-    for (int64_t e = 0; e < 16; ++e) CHECK(full.data<bool>()[16 * copy + e] == two.data<bool>()[e]);
+    for (int64_t e = 0; e < 16; ++e) CHECK(testing::on_host<bool>(full)[16 * copy + e] == testing::on_host<bool>(two)[e]);
   }
   const Tensor three = rand({2, 4, 4});
   const Tensor from_three = expand_for_heads(three, 2, 3, 4);
   CHECK(from_three.dtype() == DType::float32);
-  for (int64_t e = 0; e < 96; ++e) CHECK(from_three.data<float>()[e] == three.data<float>()[e / 48 * 16 + e % 16]);
+  for (int64_t e = 0; e < 96; ++e) CHECK(testing::on_host<float>(from_three)[e] == testing::on_host<float>(three)[e / 48 * 16 + e % 16]);
   CHECK(expand_for_heads(full, 2, 3, 4).raw() == full.raw());
   CHECK_FALSE(expand_for_heads({}, 2, 3, 4).defined());
   CHECK_THROWS_WITH_AS(expand_for_heads(causal_mask(3), 2, 3, 4), doctest::Contains("2D mask shape must be [4, 4], got [3, 3]"), Error);

@@ -29,10 +29,10 @@ TEST_CASE("sinusoidal positions: sines and cosines, split or interleaved, from a
   for (int64_t p = 0; p < 5; ++p) {
     for (int64_t i = 0; i < 3; ++i) {
       const double angle = static_cast<double>(p + 2) * std::pow(10000.0, -2.0 * static_cast<double>(i) / 6);
-      CHECK(split_table.data<double>()[p * 6 + i] == doctest::Approx(std::sin(angle)));
-      CHECK(split_table.data<double>()[p * 6 + 3 + i] == doctest::Approx(std::cos(angle)));
-      CHECK(interleaved.data<double>()[p * 6 + 2 * i] == doctest::Approx(std::sin(angle)));
-      CHECK(interleaved.data<double>()[p * 6 + 2 * i + 1] == doctest::Approx(std::cos(angle)));
+      CHECK(testing::on_host<double>(split_table)[p * 6 + i] == doctest::Approx(std::sin(angle)));
+      CHECK(testing::on_host<double>(split_table)[p * 6 + 3 + i] == doctest::Approx(std::cos(angle)));
+      CHECK(testing::on_host<double>(interleaved)[p * 6 + 2 * i] == doctest::Approx(std::sin(angle)));
+      CHECK(testing::on_host<double>(interleaved)[p * 6 + 2 * i + 1] == doctest::Approx(std::cos(angle)));
     }
   }
   CHECK_THROWS_WITH_AS(sinusoidal_positions(5, 7), doctest::Contains("dim must be even and at least 2, got 7"), Error);

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Builds for the GPU at hand, runs the tests on it and under compute-sanitizer, times the cases there, and writes
+# benchmarks/results/<gpu>.md: bash benchmarks/gpu.sh [BUILD_FOLDER]. Fits in ten minutes on 16 cores; what does not fit is said.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+build=${1:-$root/build/gpu}
+cd "$root"
+
+step() { printf '\n==== %s (%d:%02d)\n' "$1" $((SECONDS / 60)) $((SECONDS % 60)); }
+
+name=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -1)
+architecture=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1 | tr -d .)
+[ "$architecture" = 90 ] && architecture=90a
+slug=$(tr 'A-Z ' 'a-z-' <<<"$name" | tr -cd 'a-z0-9-')
+
+step "build for $name (sm_$architecture)"
+cmake/install_packages.sh build tests
+cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DWEFT_CUDA=ON -DCMAKE_CUDA_ARCHITECTURES="$architecture-real"
+cmake --build "$build"
+
+step "tests"
+failed=0
+timeout 150 ctest --test-dir "$build" --output-on-failure --parallel "$(nproc)" -R '^cuda' -E emulation || failed=$?
+summary="tests on the GPU: $([ $failed -eq 0 ] && echo passed || echo "FAILED, exit code $failed")"
+
+step "compute-sanitizer"
+if command -v compute-sanitizer >/dev/null; then
+  for tool in memcheck racecheck initcheck; do
+    result=passed
+    timeout 60 compute-sanitizer --tool "$tool" --error-exitcode 9 "$build/weft_core_tests" -tc='cuda: *softmax*,cuda: *norm*,cuda: *sort*' \
+      >"$build/$tool.log" 2>&1 || result="exit code $?"
+    summary+="; $tool: $result"
+  done
+else
+  summary+="; compute-sanitizer was not installed"
+fi
+
+step "benchmarks"
+timeout 240 "$build/weft_bench" --device cuda --json "$build/bench.jsonl" || summary+="; the benchmarks did not end in time"
+
+python3 benchmarks/gpu_table.py "$build/bench.jsonl" --name "$name" --summary "$summary" --output "benchmarks/results/$slug.md"
+cat "benchmarks/results/$slug.md"
+step "done: benchmarks/results/$slug.md"
+exit $failed
