@@ -36,6 +36,7 @@
 #include "weft/train/generate.h"
 #include "weft/train/json.h"
 #include "weft/train/loss_plot.h"
+#include "weft/train/loss_scale.h"
 #include "weft/train/metrics.h"
 #include "weft/train/models/language_model.h"
 #include "weft/train/models/transformer.h"

@@ -20,7 +20,8 @@ LanguageModel load_model(const std::filesystem::path& run, const Tokenizer& toke
   const TrainSettings s = from_settings(read_settings(config));
   check(s, config.string() + ": ");
   LanguageModel model = make_language_model(s.model, s.model_settings(tokenizer.vocab_size()));
-  convert(model, s.dtype == "float64" ? DType::float64 : DType::float32, device);
+  const DType trained = model_dtype(s.dtype);
+  convert(model, size_of(trained) == 2 && !device.is_cuda() ? DType::float32 : trained, device);
   load_state_dict(model, load_safetensors(run / "model.safetensors").tensors);
   return model;
 }

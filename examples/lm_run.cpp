@@ -178,6 +178,10 @@ void Run::restore() {
   load_state_dict(parts_->model, checkpoint_->part("model"));
   parts_->optimizer.load_state_dict(checkpoint_->part("optimizer"));
   if (parts_->ema != nullptr) parts_->ema->load_state_dict(checkpoint_->part("ema"));
+  if (parts_->loss_scale != nullptr) {
+    parts_->loss_scale->load_state_dict(checkpoint_->part("loss_scale"));
+    reported_skips_ = parts_->loss_scale->skipped_steps();
+  }
   default_generator() = Generator(state.unsigned_integer("random_seed"), state.unsigned_integer("random_offset"));
   step_ = saved_step_ = checkpoint_->step;
   loss_sum_ = scalar(state.number("loss_sum"), {.dtype = DType::float64, .device = parts_->optimizer.parameters()[0].device()});
@@ -234,11 +238,22 @@ void Run::step_done(const Tensor& loss, const Tensor& grad_norm, double lr) {
     row.seconds = seconds();
     metrics_->write(row);
     progress_->update(step_, row.loss, row.tokens_per_second, row.val_loss);
+    report_skipped_steps();
     loss_sum_ = Tensor();
     loss_count_ = 0;
     line_start_ = std::chrono::steady_clock::now();
   }
   if (is_due(step_, settings_.checkpoint_every) && step_ != settings_.steps) save();
+}
+
+void Run::report_skipped_steps() {
+  if (parts_->loss_scale == nullptr) return;
+  const int64_t skipped = parts_->loss_scale->skipped_steps();
+  if (skipped > reported_skips_) {
+    say(format("step {}: {} steps were left out, their gradients overflowed in float16; the loss scale is now {}\n", step_,
+               skipped - reported_skips_, parts_->loss_scale->scale()));
+  }
+  reported_skips_ = skipped;
 }
 
 double Run::validation_loss() const {
@@ -274,6 +289,7 @@ Checkpoint Run::state() const {
   checkpoint.add("model", state_dict(parts_->model));
   checkpoint.add("optimizer", parts_->optimizer.state_dict());
   if (parts_->ema != nullptr) checkpoint.add("ema", parts_->ema->state_dict());
+  if (parts_->loss_scale != nullptr) checkpoint.add("loss_scale", parts_->loss_scale->state_dict());
   checkpoint.state.set("data_fingerprint", parts_->data_fingerprint);
   checkpoint.state.set("random_seed", default_generator().seed());
   checkpoint.state.set("random_offset", default_generator().offset());

@@ -24,6 +24,7 @@
 #include "weft/train/data.h"
 #include "weft/train/ema.h"
 #include "weft/train/files.h"
+#include "weft/train/loss_scale.h"
 #include "weft/train/metrics.h"
 #include "weft/train/optimizer.h"
 #include "weft/train/progress.h"
@@ -35,7 +36,8 @@ namespace weft::programs {
 struct RunParts {
   LanguageModel& model;
   Optimizer& optimizer;
-  Ema* ema;  // nullptr: none
+  Ema* ema;               // nullptr: none
+  LossScale* loss_scale;  // nullptr: none
   const Dataset& data;
   /// Of the tokens: tells in a resumed run whether the text is the same.
   uint64_t data_fingerprint;
@@ -76,6 +78,7 @@ class Run {
   void restore();
   void begin_files();
   double validation_loss() const;
+  void report_skipped_steps();
   void save();
   Checkpoint state() const;
   void write_results() const;
@@ -99,6 +102,7 @@ class Run {
   // Since the last line of the metrics.
   Tensor loss_sum_;  // on the model's device; undefined for 0
   int64_t loss_count_ = 0;
+  int64_t reported_skips_ = 0;
   std::chrono::steady_clock::time_point start_, line_start_;
   double seconds_before_ = 0;
 };

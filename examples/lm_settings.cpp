@@ -115,8 +115,15 @@ void check(const TrainSettings& s, const std::string& where) {
                suggest(value, known));
   };
   one_of("optimizer", s.optimizer, {"adamw", "adam", "sgd"});
-  one_of("dtype", s.dtype, {"float32", "float64"});
+  one_of("dtype", s.dtype, {"float32", "float64", "bfloat16", "float16"});
   one_of("schedule", s.schedule, {"cosine", "linear", "inverse_sqrt", "constant"});
+}
+
+DType model_dtype(const std::string& name) {
+  for (DType dtype : {DType::float64, DType::bfloat16, DType::float16}) {
+    if (name == name_of(dtype)) return dtype;
+  }
+  return DType::float32;
 }
 
 TrainCommand parse_train(int argc, char** argv) {
@@ -137,6 +144,8 @@ TrainCommand parse_train(int argc, char** argv) {
   }
   WEFT_CHECK(!command.settings.data.empty(), "--data is missing: the text to learn from, as it is or .gz");
   check(command.settings);
+  WEFT_CHECK(size_of(model_dtype(command.settings.dtype)) > 2 || command.settings.device.starts_with("cuda"),
+             "--dtype {} is computed with on CUDA only: add --device cuda, or take float32", command.settings.dtype);
   command.settings.data = std::filesystem::absolute(command.settings.data).string();  // --resume may be called from another folder
   return command;
 }

@@ -44,7 +44,7 @@ struct TrainSettings {
     f(group, "heads", heads, "attention heads; divide dim");
     f(group, "context", context, "longest sequence, in tokens");
     f(group, "dropout", dropout, "probability of dropping an activation in training");
-    f(group, "dtype", dtype, "float32 or float64");
+    f(group, "dtype", dtype, "float32, float64; on cuda also bfloat16 or float16, with float32 master weights");
     group = "Training";
     f(group, "steps", steps, "training steps in all");
     f(group, "batch", batch, "sequences in a batch");
@@ -83,6 +83,9 @@ struct TrainSettings {
   }
   ScheduleOptions schedule_options() const { return {.lr = lr, .min_lr = min_lr, .warmup_steps = warmup, .total_steps = steps}; }
 };
+
+/// The dtype of that name, of those that models compute in.
+DType model_dtype(const std::string& name);
 
 struct TrainCommand {
   TrainSettings settings;

@@ -16,6 +16,7 @@
 #include "weft/nn/module.h"
 #include "weft/train/adam.h"
 #include "weft/train/clip.h"
+#include "weft/train/loss_scale.h"
 #include "weft/train/sgd.h"
 
 namespace weft::programs {
@@ -44,11 +45,12 @@ int train(const TrainCommand& command) {
   const Dataset data(ids, {.context = s.context, .validation_fraction = s.val_fraction, .seed = static_cast<uint64_t>(s.seed)});
   manual_seed(static_cast<uint64_t>(s.seed));
   LanguageModel model = make_language_model(s.model, s.model_settings(tokenizer.vocab_size()));
-  convert(model, s.dtype == "float64" ? DType::float64 : DType::float32, device);
+  convert(model, model_dtype(s.dtype), device);
   const auto optimizer = make_optimizer(model, s);
   const auto ema = s.ema > 0 ? std::make_unique<Ema>(parameters(model), s.ema) : nullptr;
+  const auto loss_scale = s.dtype == "float16" ? std::make_unique<LossScale>(device) : nullptr;
   const Schedule schedule = make_schedule(s.schedule, s.schedule_options());
-  run.start({model, *optimizer, ema.get(), data, ids.fingerprint(), tokenizer});
+  run.start({model, *optimizer, ema.get(), loss_scale.get(), data, ids.fingerprint(), tokenizer});
   say(format("data {}: {} tokens to train on, {} to validate; vocabulary {} ({})\n", s.data, data.train_tokens(), data.validation_tokens(),
              tokenizer.vocab_size(), s.tokenizer));
   say(format("model {} with {}: {} parameters; {} of {} steps done\n", s.model, s.attention, count_parameters(model), run.step(), s.steps));
@@ -59,16 +61,18 @@ int train(const TrainCommand& command) {
     for (int64_t part = 0; part < s.accumulate; ++part) {
       const Batch batch = data.train_batch(step * s.accumulate + part, s.batch);
       const Tensor mean = cross_entropy(model(to(batch.inputs, device)), to(batch.targets, device)) / static_cast<double>(s.accumulate);
-      backward(mean);
+      backward(loss_scale ? loss_scale->apply(mean) : mean);
       loss = loss + to(detach(mean), DType::float64);
     }
     return loss;
   };
   for (int64_t step = run.step(); step < s.steps && !Run::interrupted(); ++step) {
     const Generator random = default_generator();
-    const Tensor loss = loss_of(step), norm = grad_norm(optimizer->parameters());
+    const Tensor loss = loss_of(step);
+    Tensor norm = grad_norm(optimizer->parameters());
+    if (loss_scale) norm = loss_scale->remove(norm);
     const double lr = schedule(step);
-    if (run.reads_loss() && !(std::isfinite(loss.item()) && std::isfinite(norm.item()))) {
+    if (run.reads_loss() && !(std::isfinite(loss.item()) && (loss_scale || std::isfinite(norm.item())))) {
       run.fail_not_finite(loss.item(), norm.item(), [&] {
         default_generator() = random;
         optimizer->zero_grad();
@@ -76,7 +80,9 @@ int train(const TrainCommand& command) {
       });
     }
     optimizer->set_lr(lr);
-    optimizer->step(clip_scale(norm, s.clip > 0 ? s.clip : std::numeric_limits<double>::infinity()));
+    const Tensor factor = clip_scale(norm, s.clip > 0 ? s.clip : std::numeric_limits<double>::infinity());
+    optimizer->step(loss_scale ? loss_scale->remove(factor) : factor);
+    if (loss_scale) loss_scale->update(norm);
     optimizer->zero_grad();
     if (ema) ema->update();
     run.step_done(loss, norm, lr);
