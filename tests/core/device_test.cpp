@@ -2,6 +2,8 @@
 
 #include "testing.h"
 
+TEST_SUITE_BEGIN("host");
+
 using namespace weft;
 
 TEST_CASE("device_description: the library, its kernels and the threads that a program will use") {

@@ -13,6 +13,8 @@
 
 #include "testing.h"
 
+TEST_SUITE_BEGIN("host");
+
 namespace weft::cpu {
 namespace {
 

@@ -16,6 +16,8 @@
 #include "core/simd_apply.h"
 #include "weft/core/math.h"
 
+TEST_SUITE_BEGIN("host");
+
 namespace weft::cpu {
 namespace {
 

@@ -4,6 +4,8 @@
 
 #include "weft/core/error.h"
 
+TEST_SUITE_BEGIN("host");
+
 using namespace weft;
 
 TEST_CASE("Spec: a name alone, and options with what stands for those that are not given") {

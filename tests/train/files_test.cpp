@@ -13,6 +13,8 @@
 
 #include "train/temporary_folder.h"
 
+TEST_SUITE_BEGIN("host");
+
 namespace weft {
 namespace {
 

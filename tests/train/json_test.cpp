@@ -6,6 +6,8 @@
 #include "train/temporary_folder.h"
 #include "weft/train/utf8.h"
 
+TEST_SUITE_BEGIN("host");
+
 namespace weft {
 namespace {
 

@@ -10,6 +10,8 @@
 #include "train/temporary_folder.h"
 #include "weft/train/loss_plot.h"
 
+TEST_SUITE_BEGIN("host");
+
 namespace weft {
 namespace {
 

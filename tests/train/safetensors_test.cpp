@@ -5,6 +5,8 @@
 #include "train/temporary_folder.h"
 #include "weft/train/files.h"
 
+TEST_SUITE_BEGIN("host");
+
 namespace weft {
 namespace {
 

@@ -6,6 +6,8 @@
 
 #include "weft/core/error.h"
 
+TEST_SUITE_BEGIN("host");
+
 namespace weft {
 namespace {
 

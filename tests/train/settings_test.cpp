@@ -2,6 +2,8 @@
 
 #include "train/temporary_folder.h"
 
+TEST_SUITE_BEGIN("host");
+
 namespace weft {
 namespace {
 

@@ -7,6 +7,8 @@
 #include "weft/train/json.h"
 #include "weft/train/utf8.h"
 
+TEST_SUITE_BEGIN("host");
+
 namespace weft {
 namespace {
 
