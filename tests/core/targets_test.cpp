@@ -6,6 +6,8 @@
 #include "core/simd_apply.h"
 #include "weft/core/kernels.h"
 
+TEST_SUITE_BEGIN("host");
+
 using namespace weft;
 
 namespace {
@@ -58,8 +60,6 @@ std::vector<Result> run(DType dtype) {
   add(#name, false, full_shape, dtype, [&](Tensor& y) { cpu::name(y, x); }); \
   add(#name "_backward", false, full_shape, dtype, [&](Tensor& dx) { cpu::name##_backward(dx, dy, x, results.back().value); });
 #include "weft/core/elementwise.def"
-
-  TEST_SUITE_BEGIN("host");
 #undef UNARY
   add("gated", false, {33, 33}, dtype, [&](Tensor& y) {
     Tensor h = empty({33, 66}, options);
