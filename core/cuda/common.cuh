@@ -229,13 +229,38 @@ __device__ T block_reduce(T x, F f, T identity) {
 // ---- shapes in kernels
 // --------------------------------------------------------------------------------------------------------------------
 
+/// A number of at least 1 that kernels divide by: a multiplication and a shift, where the machine's division is a loop.
+class Divisor {
+ public:
+  Divisor() = default;
+  explicit Divisor(int64_t n) : n_(n) {
+    WEFT_CHECK(n >= 1, "expected a divisor of at least 1, got {}", n);
+    const auto d = static_cast<uint64_t>(n);
+    shift_ = static_cast<int>(std::bit_width(d - 1));  // 2^shift is the smallest power of two that is not below n
+    factor_ = static_cast<uint64_t>((static_cast<unsigned __int128>((uint64_t{1} << shift_) - d) << 64) / d) + 1;
+  }
+  WEFT_HOST_DEVICE int64_t value() const { return n_; }
+  /// i / n for i >= 0: factor / 2^64 is 2^shift / n - 1, rounded upwards.
+  WEFT_HOST_DEVICE int64_t divide(int64_t i) const {
+    const auto u = static_cast<uint64_t>(i);
+    return static_cast<int64_t>((static_cast<uint64_t>(static_cast<unsigned __int128>(u) * factor_ >> 64) + u) >> shift_);
+  }
+
+ private:
+  int64_t n_ = 1;
+  uint64_t factor_ = 1;
+  int shift_ = 0;
+};
+
 /// Where element i of a tensor of shape `to` lies in an operand that broadcasts to it. Axes of size 1 are dropped and neighbours merged.
 struct BroadcastIndex {
-  int rank = 0;                                           // 0: element i of the operand
-  std::array<int64_t, Shape::max_rank> size{}, stride{};  // innermost first; stride 0 where the operand is repeated
+  int rank = 0;  // 0: element i of the operand
+  std::array<Divisor, Shape::max_rank> size{};
+  std::array<int64_t, Shape::max_rank> stride{};  // innermost first; 0 where the operand is repeated
 
   BroadcastIndex() = default;
   BroadcastIndex(const Shape& from, const Shape& to) {
+    if (to.numel() == 0) return;
     int64_t run = 1;
     for (int i = 0; i < to.rank(); ++i) {
       const int64_t n = to.back(i);
@@ -243,11 +268,12 @@ struct BroadcastIndex {
       const bool repeated = i >= from.rank() || from.back(i) == 1;
       const int64_t step = repeated ? 0 : run;
       if (!repeated) run *= n;
-      if (rank > 0 && (step == 0) == (stride[static_cast<size_t>(rank - 1)] == 0)) {
-        size[static_cast<size_t>(rank - 1)] *= n;
+      const auto last = static_cast<size_t>(rank) - 1;
+      if (rank > 0 && (step == 0) == (stride[last] == 0)) {
+        size[last] = Divisor(size[last].value() * n);
       } else {
-        size[static_cast<size_t>(rank)] = n;
-        stride[static_cast<size_t>(rank)] = step;
+        size[last + 1] = Divisor(n);
+        stride[last + 1] = step;
         ++rank;
       }
     }
@@ -256,16 +282,23 @@ struct BroadcastIndex {
   /// One element for all.
   bool is_scalar() const { return rank == 1 && stride[0] == 0; }
 
-  __device__ int64_t operator()(int64_t i) const {
-    if (rank == 0) return i;
+  /// The row of the innermost axis that element i is in, of rank >= 1.
+  __device__ int64_t row_of(int64_t i) const { return rank == 1 ? 0 : size[0].divide(i); }
+  /// Where that row begins in the operand.
+  __device__ int64_t row_begin(int64_t row) const {
     int64_t offset = 0;
-    for (int axis = 0; axis < rank; ++axis) {
+    for (int axis = 1; axis < rank; ++axis) {
       const auto a = static_cast<size_t>(axis);
-      if (axis == rank - 1) return offset + i * stride[a];
-      offset += i % size[a] * stride[a];
-      i /= size[a];
+      const int64_t rest = axis == rank - 1 ? 0 : size[a].divide(row);
+      offset += (row - rest * size[a].value()) * stride[a];
+      row = rest;
     }
     return offset;
+  }
+  __device__ int64_t operator()(int64_t i) const {
+    if (rank == 0) return i;
+    const int64_t row = row_of(i);
+    return row_begin(row) + (i - row * size[0].value()) * stride[0];
   }
 };
 

@@ -7,6 +7,12 @@
 
 namespace weft::cuda {
 
+template <int N, class T>
+__device__ inline void load_pack_of(const T* p, acc_of<T> (&x)[N]) {
+  const Pack<T, N> pack = load_pack<N>(p);
+  for (int j = 0; j < N; ++j) x[j] = widen(pack.value[j]);
+}
+
 /// An operand of the output's shape.
 template <class T>
 struct Dense {
@@ -20,8 +26,7 @@ struct Dense {
   __device__ auto load(int64_t i) const { return widen(p[i]); }
   template <int N>
   __device__ void load_all(int64_t i, acc_of<T> (&x)[N]) const {
-    const Pack<T, N> pack = load_pack<N>(p + i);
-    for (int j = 0; j < N; ++j) x[j] = widen(pack.value[j]);
+    load_pack_of(p + i, x);
   }
   using Value = acc_of<T>;
 };
@@ -33,22 +38,27 @@ struct Repeated {
   BroadcastIndex at;
   Repeated(const Tensor& x, const Shape& to) : p(static_cast<const T*>(x.raw())), at(x.shape(), to) {}
 
-  // N neighbours in the output are N neighbours here, or one element.
+  // N neighbours in the output come from one row of the operand's innermost axis, or from two.
   template <int N>
   bool packs() const {
-    if (at.rank == 0) return can_pack<N>(p);
-    return at.size[0] % N == 0 && (at.stride[0] == 0 || can_pack<N>(p));
+    return at.rank == 0 ? can_pack<N>(p) : at.size[0].value() >= N;
   }
   __device__ auto load(int64_t i) const { return widen(p[at(i)]); }
   template <int N>
   __device__ void load_all(int64_t i, acc_of<T> (&x)[N]) const {
-    const T* from = p + at(i);
-    if (at.rank > 0 && at.stride[0] == 0) {
-      for (int j = 0; j < N; ++j) x[j] = widen(*from);
-      return;
+    if (at.rank == 0) return load_pack_of(p + i, x);
+    const int64_t size = at.size[0].value(), stride = at.stride[0];
+    const int64_t row = at.row_of(i), column = i - row * size, left = size - column;
+    const T* from = p + at.row_begin(row) + column * stride;
+    if (stride == 0 && left >= N) {
+      const acc_of<T> same = widen(*from);
+      for (int j = 0; j < N; ++j) x[j] = same;
+    } else if (left >= N && reinterpret_cast<uintptr_t>(from) % sizeof(Pack<T, N>) == 0) {
+      load_pack_of(from, x);
+    } else {
+      const T* next = left >= N ? from : p + at.row_begin(row + 1) - left * stride;
+      for (int j = 0; j < N; ++j) x[j] = widen(j < left ? from[j * stride] : next[j * stride]);
     }
-    const Pack<T, N> pack = load_pack<N>(from);
-    for (int j = 0; j < N; ++j) x[j] = widen(pack.value[j]);
   }
   using Value = acc_of<T>;
 };
