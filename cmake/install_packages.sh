@@ -6,7 +6,7 @@ set -euo pipefail
 build="g++ cmake ninja-build pkg-config libopenblas-openmp-dev libfmt-dev libhwy-dev nlohmann-json3-dev libcli11-dev zlib1g-dev
        libsentencepiece-dev"
 tests="doctest-dev python3"
-checks="clang-format-14 clang-19 libclang-rt-19-dev libomp-19-dev"
+checks="libboost-context-dev clang-format-14 clang-19 libclang-rt-19-dev libomp-19-dev"
 
 wanted=()
 for group in "$@"; do

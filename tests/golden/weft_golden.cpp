@@ -58,6 +58,7 @@ Settings parse(int argc, char** argv) {
       std::exit(0);
     } else if (argument == "--device") {
       settings.device = parse_device(value());
+      set_default_device(settings.device);
     } else if (argument == "--pending") {
       settings.pending = read_patterns(value());
     } else if (argument == "--verbose" || argument == "-v") {
