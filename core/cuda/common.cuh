@@ -21,6 +21,8 @@
 
 #ifdef WEFT_CUDA_EMULATED
 #include "weft/core/cuda/emulated/emulator.h"
+#define WEFT_UNROLL
+#define WEFT_UNROLL_BY(n)
 #else
 /// An array of the block's shared memory, as bytes: element types may have constructors. The emulation fills it with NaN.
 #define WEFT_SHARED(T, name, count)                                         \
@@ -30,6 +32,10 @@
 #define WEFT_DYNAMIC_SHARED(T, name)                                   \
   extern __shared__ __align__(16) unsigned char weft_dynamic_shared[]; \
   T* const name = reinterpret_cast<T*>(weft_dynamic_shared)
+/// Before a loop that must be unrolled, so that the arrays it indexes stay in registers; or n times, where nvcc would do more.
+#define WEFT_UNROLL _Pragma("unroll")
+#define WEFT_PRAGMA(text) _Pragma(#text)
+#define WEFT_UNROLL_BY(n) WEFT_PRAGMA(unroll n)
 #endif
 
 namespace weft::cuda {
