@@ -61,6 +61,7 @@ struct Thread {
   uint32_t mask = 0;
   ctx::fcontext_t context = nullptr;
   FiberSanitizer sanitizer;
+  std::shared_ptr<void> storage;
 };
 
 // ---- one warp: lanes that exchange values, by the mask that they name ----------------------------------------------------------------
@@ -300,6 +301,7 @@ const Lanes& warp_exchange(uint32_t mask, const uint32_t* words, int count, cons
   return emulator().warp_exchange(mask, words, count, op, at);
 }
 int lane() { return emulator().current().number % warp_size; }
+std::shared_ptr<void>& thread_storage() { return emulator().current().storage; }
 void* shared_memory(const void* site, size_t bytes) { return emulator().shared_memory(site, bytes); }
 void* dynamic_shared_memory() { return emulator().shared_memory(nullptr, 0); }
 void check_alignment(const void* p, size_t alignment) {

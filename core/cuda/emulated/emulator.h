@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <source_location>
 #include <string>
 
@@ -47,6 +48,9 @@ struct Lanes {
 /// until this lane's next exchange.
 const Lanes& warp_exchange(uint32_t mask, const uint32_t* words, int count, const char* op, const Location& at);
 int lane();
+
+/// Something of the current thread's own, empty at first, that lives as long as its block.
+std::shared_ptr<void>& thread_storage();
 
 /// `bytes` of memory that the block's threads share, the same for all calls with one `site`. It starts as NaN.
 void* shared_memory(const void* site, size_t bytes);
