@@ -70,6 +70,10 @@ void launch(void (*kernel)(Parameters...), const Grid& grid, int threads, size_t
   static_assert(sizeof...(Parameters) == sizeof...(Arguments));
   if (grid.empty) return;
 #ifdef WEFT_CUDA_EMULATED
+  const auto check_argument = [&]<class T>(const T& argument) {
+    if constexpr (std::is_pointer_v<T>) emulated::check_pointer(argument, grid.at);
+  };
+  (check_argument(static_cast<Parameters>(arguments)), ...);
   emulated::run([&] { kernel(static_cast<Parameters>(arguments)...); }, grid.size, dim3(static_cast<unsigned>(threads)), shared_bytes,
                 grid.at);
 #else

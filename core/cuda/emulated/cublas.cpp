@@ -1,26 +1,49 @@
-#include "weft/core/half.h"
+// The cuBLAS calls of cublas_v2.h and cublasLt.h, by plain loops.
+#include <type_traits>
+#include <vector>
 
 #include "cublasLt.h"
 #include "cublas_v2.h"
+#include "weft/core/half.h"
 
 namespace {
 
-// T: how the matrices are stored; A: what products are added up in.
+// What products are added up in: better than either cuBLAS or the CPU, so that a comparison judges the kernels around the product.
+template <class A>
+using Wide = std::conditional_t<std::is_same_v<A, double>, long double, double>;
+
+// T: how the matrices are stored; A: what alpha and beta are.
 template <class T, class A>
 void multiply(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, A alpha, const T* a, int64_t lda, const T* b,
               int64_t ldb, A beta, T* c, int64_t ldc, const T* bias = nullptr) {
-  for (int64_t column = 0; column < n; ++column) {
-    for (int64_t row = 0; row < m; ++row) {
-      A sum = 0;
-      for (int64_t i = 0; i < k; ++i) {
-        sum += static_cast<A>(transpose_a ? a[row * lda + i] : a[i * lda + row]) *
-               static_cast<A>(transpose_b ? b[i * ldb + column] : b[column * ldb + i]);
-      }
-      T& out = c[column * ldc + row];
-      const A before = beta == 0 ? A(0) : beta * static_cast<A>(out);
-      out = static_cast<T>(alpha * sum + before + (bias == nullptr ? A(0) : static_cast<A>(bias[row])));
+  std::vector<A> rows(static_cast<size_t>(m * k)), column(static_cast<size_t>(k));
+  for (int64_t row = 0; row < m; ++row) {
+    for (int64_t i = 0; i < k; ++i) {
+      rows[static_cast<size_t>(row * k + i)] = static_cast<A>(transpose_a ? a[row * lda + i] : a[i * lda + row]);
     }
   }
+  for (int64_t j = 0; j < n; ++j) {
+    for (int64_t i = 0; i < k; ++i) column[static_cast<size_t>(i)] = static_cast<A>(transpose_b ? b[i * ldb + j] : b[j * ldb + i]);
+    for (int64_t row = 0; row < m; ++row) {
+      const A* x = rows.data() + row * k;
+      Wide<A> sum = 0;
+      for (int64_t i = 0; i < k; ++i) sum += static_cast<Wide<A>>(x[i]) * static_cast<Wide<A>>(column[static_cast<size_t>(i)]);
+      T& out = c[j * ldc + row];
+      sum *= alpha;
+      if (beta != 0) sum += beta * static_cast<A>(out);
+      if (bias != nullptr) sum += static_cast<A>(bias[row]);
+      out = static_cast<T>(static_cast<A>(sum));
+    }
+  }
+}
+
+// Does a matrix of that many rows and columns, `count` times at `distance`, lie in one allocation?
+bool is_allocated(const void* p, cudaDataType type, int64_t rows, int64_t columns, int64_t stride, int64_t distance = 0,
+                  int64_t count = 1) {
+  if (rows == 0 || columns == 0 || count == 0) return true;
+  const int64_t size = type == CUDA_R_64F ? 8 : type == CUDA_R_32F ? 4 : 2;
+  const int64_t elements = (count - 1) * distance + (columns - 1) * stride + rows;
+  return weft::emulated::is_allocated(p, static_cast<size_t>(elements * size));
 }
 
 }  // namespace
@@ -31,9 +54,11 @@ cublasStatus_t cublasGemmStridedBatchedEx(cublasHandle_t, cublasOperation_t tran
                                           cudaDataType c_type, int ldc, long long c_distance, int count, cublasComputeType_t compute,
                                           cublasGemmAlgo_t) {
   const bool ta = transpose_a == CUBLAS_OP_T, tb = transpose_b == CUBLAS_OP_T;
-  const bool fits = m >= 0 && n >= 0 && k >= 0 && count >= 0 && lda >= std::max(1, ta ? k : m) && ldb >= std::max(1, tb ? n : k) &&
-                    ldc >= std::max(1, m) && a_type == b_type && a_type == c_type &&
-                    (c_type == CUDA_R_64F) == (compute == CUBLAS_COMPUTE_64F);
+  const bool fits =
+      m >= 0 && n >= 0 && k >= 0 && count >= 0 && lda >= std::max(1, ta ? k : m) && ldb >= std::max(1, tb ? n : k) &&
+      ldc >= std::max(1, m) && a_type == b_type && a_type == c_type && (c_type == CUDA_R_64F) == (compute == CUBLAS_COMPUTE_64F) &&
+      is_allocated(a, a_type, ta ? k : m, ta ? m : k, lda, a_distance, count) &&
+      is_allocated(b, b_type, tb ? n : k, tb ? k : n, ldb, b_distance, count) && is_allocated(c, c_type, m, n, ldc, c_distance, count);
   if (!fits) return CUBLAS_STATUS_INVALID_VALUE;
   weft::emulated::DeviceAccess access;
   const auto all = [&]<class T, class A>() {
@@ -66,7 +91,11 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t product, co
                               void*, size_t, cudaStream_t) {
   const bool ta = product->transpose_a == CUBLAS_OP_T, tb = product->transpose_b == CUBLAS_OP_T;
   const uint64_t m = d_layout->rows, n = d_layout->columns, k = ta ? a_layout->rows : a_layout->columns;
-  const bool fits = c == d && (ta ? a_layout->columns : a_layout->rows) == m && (tb ? b_layout->rows : b_layout->columns) == n &&
+  const auto holds = [](const void* p, cublasLtMatrixLayout_t layout) {
+    return is_allocated(p, layout->type, static_cast<int64_t>(layout->rows), static_cast<int64_t>(layout->columns), layout->stride);
+  };
+  const bool fits = c == d && holds(a, a_layout) && holds(b, b_layout) && holds(d, d_layout) &&
+                    (ta ? a_layout->columns : a_layout->rows) == m && (tb ? b_layout->rows : b_layout->columns) == n &&
                     (tb ? b_layout->columns : b_layout->rows) == k && a_layout->type == b_layout->type && a_layout->type == d_layout->type;
   if (!fits) return CUBLAS_STATUS_INVALID_VALUE;
   weft::emulated::DeviceAccess access;

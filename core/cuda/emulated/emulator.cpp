@@ -1,141 +1,187 @@
 #include "weft/core/cuda/emulated/emulator.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
-#include <boost/context/detail/fcontext.hpp>
+#include <bit>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <exception>
-#include <map>
 #include <memory>
 #include <mutex>
-#include <numeric>
-#include <random>
+#include <string_view>
+#include <utility>
 #include <vector>
 
-#include "weft/core/cuda/emulated/sanitizer.h"
+#include "weft/core/cuda/emulated/fiber.h"
 #include "weft/core/error.h"
 
 namespace weft::emulated {
 namespace {
 
-namespace ctx = boost::context::detail;
+// ---- places, as errors name them ------------------------------------------------------------------------------------------------------
 
-std::string place(const Location& at) {
+std::string text(const Index3& i) { return format("({}, {}, {})", i.x, i.y, i.z); }
+
+std::string text(const Location& at) {
   const std::string_view file = at.file_name();
   return format("{}:{}", file.substr(file.find_last_of('/') + 1), static_cast<unsigned long>(at.line()));
 }
 
-std::string text(const Index3& i) { return format("({}, {}, {})", i.x, i.y, i.z); }
+bool same(const Location& a, const Location& b) {
+  return a.line() == b.line() && a.column() == b.column() &&
+         (a.file_name() == b.file_name() || std::strcmp(a.file_name(), b.file_name()) == 0);
+}
 
-// ---- one CUDA thread --------------------------------------------------------------------------------------------------------------
-
-constexpr size_t stack_bytes = size_t{128} << 10;
-
-class Stack {
- public:
-  // With a page at the lower end that cannot be touched, so that an overflow is a segmentation fault and not a riddle.
-  Stack() : base_(static_cast<std::byte*>(mmap(nullptr, guard + stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0))) {
-    WEFT_CHECK(base_ != MAP_FAILED, "emulated CUDA: no memory for the stacks of the threads");
-    mprotect(base_, guard, PROT_NONE);
+// "void weft::cuda::{anonymous}::unary(weft::Tensor&, P ...)::<lambda()> [with T = float; P = {}]" becomes "unary [T = float; P = {}]".
+std::string readable(std::string name) {
+  for (const std::string_view part : {"{anonymous}::", "(anonymous namespace)::", "weft::cuda::", "weft::"}) {
+    for (size_t at = name.find(part); at != std::string::npos; at = name.find(part)) name.erase(at, part.size());
   }
-  ~Stack() { munmap(base_, guard + stack_bytes); }
-  Stack(const Stack&) = delete;
-  Stack& operator=(const Stack&) = delete;
-  std::byte* bottom() const { return base_ + guard; }
-  std::byte* top() const { return bottom() + stack_bytes; }
+  if (const size_t at = name.find("[with "); at != std::string::npos) name.erase(at + 1, 5);
+  const size_t types = std::min(name.find(" ["), name.size());
+  int depth = 0;
+  size_t begin = 0, end = 0;
+  for (; end < types && (name[end] != '(' || depth > 0); ++end) {
+    if (name[end] == '<') ++depth;
+    if (name[end] == '>') --depth;
+    if (name[end] == ' ' && depth == 0) begin = end + 1;
+  }
+  return name.substr(begin, end - begin) + name.substr(types);
+}
 
- private:
-  static constexpr size_t guard = 4096;
-  std::byte* base_;
-};
+// ---- threads and warps ------------------------------------------------------------------------------------------------------------------
 
-enum class State { runnable, at_barrier, in_warp, done };
+enum class State { ready, at_barrier, in_warp, returned };
 
 struct Thread {
   Position position;
   int number = 0;  // within the block
-  State state = State::runnable;
-  const char* op = "";  // what it waits in, and where
+  State state = State::ready;
+  Fiber* fiber = nullptr;  // once it runs
+  const char* op = "";     // what it waits in, where, and for which lanes
   Location at;
   uint32_t mask = 0;
-  ctx::fcontext_t context = nullptr;
-  FiberSanitizer sanitizer;
   std::shared_ptr<void> storage;
 };
 
-// ---- one warp: lanes that exchange values, by the mask that they name ----------------------------------------------------------------
-
+// Lanes that exchange values, by the mask that they name.
 struct Exchange {
-  uint32_t mask = 0, arrived = 0;
+  explicit Exchange(uint32_t m) : mask(m) {}
+  uint32_t mask, arrived = 0;
   unsigned round = 0;
-  const char* op = "";
+  const Thread* first = nullptr;
   Lanes lanes[2];  // of this round and of the last, which slow lanes may not have read yet
 };
 
 struct Warp {
+  uint32_t lanes = 0, returned = 0;
   std::vector<std::unique_ptr<Exchange>> exchanges;
-  Exchange& with(uint32_t mask) {
+
+  Exchange& exchange(uint32_t mask) {
     for (auto& e : exchanges) {
       if (e->mask == mask) return *e;
     }
-    exchanges.push_back(std::make_unique<Exchange>());
-    exchanges.back()->mask = mask;
-    return *exchanges.back();
+    return *exchanges.emplace_back(new Exchange(mask));
   }
 };
 
-// ---- one block, and the scheduler ----------------------------------------------------------------------------------------------------
+struct SharedArray {
+  const void* site;
+  size_t bytes;
+  std::unique_ptr<std::byte[]> memory;  // a heap block each: the address sanitizer knows where it ends
+  uint64_t block = 0;                   // for which it was filled
+};
+
+struct Random {  // splitmix64
+  uint64_t state;
+  uint64_t next() {
+    uint64_t x = state += 0x9e3779b97f4a7c15U;
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9U;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebU;
+    return x ^ (x >> 31);
+  }
+  size_t below(size_t n) { return static_cast<size_t>(((next() >> 32) * n) >> 32); }
+};
+
+uint64_t first_seed() {
+  const char* text = std::getenv("WEFT_EMULATED_SEED");
+  return text != nullptr ? std::strtoull(text, nullptr, 10) : 1;
+}
+
+// What an abandoned thread is ended with: destructors of its frames run.
+struct Abandoned {};
+
+constexpr unsigned most_threads = 1024;
+constexpr size_t most_shared_bytes = size_t{227} << 10, most_static_shared_bytes = size_t{48} << 10;
+
+// ---- one block at a time
+// ------------------------------------------------------------------------------------------------------------------
 
 class Emulator {
  public:
+  Emulator() {
+    before_death([] {
+      if (running != nullptr) std::fprintf(stderr, "emulated CUDA: this happened%s\n", emulator().where(*running).c_str());
+    });
+  }
+  static Emulator& emulator() {
+    static auto* it = new Emulator;
+    return *it;
+  }
+
   void run(const std::function<void()>& kernel, Size3 grid, Size3 block, size_t dynamic_shared_bytes, const Location& launched_at) {
-    std::lock_guard lock(mutex_);
-    const unsigned count = block.x * block.y * block.z;
+    const std::lock_guard lock(mutex_);
+    const size_t count = size_t{block.x} * block.y * block.z;
     kernel_ = &kernel;
     launched_at_ = launched_at;
-    threads_.resize(count);
-    while (stacks_.size() < count) stacks_.push_back(std::make_unique<Stack>());
-    DeviceAccess access;
-    for (unsigned z = 0; z < grid.z; ++z) {
-      for (unsigned y = 0; y < grid.y; ++y) {
-        for (unsigned x = 0; x < grid.x; ++x) run_block({x, y, z}, grid, block, dynamic_shared_bytes);
-      }
+    WEFT_CHECK(count >= 1 && count <= most_threads, "emulated CUDA: a block of {} threads, not 1 to {}; kernel launched by {}", count,
+               most_threads, launch());
+    WEFT_CHECK(dynamic_shared_bytes <= most_shared_bytes, "emulated CUDA: {} bytes of shared memory, more than {}; kernel launched by {}",
+               dynamic_shared_bytes, most_shared_bytes, launch());
+    prepare(count, grid, block);
+    add_shared(nullptr, dynamic_shared_bytes);
+    Fiber launcher;
+    launcher_ = fiber_ = &launcher;
+
+    const DeviceAccess access;
+    const size_t blocks = size_t{grid.x} * grid.y * grid.z;
+    const size_t start = random_.below(blocks);  // no kernel may rely on an order of blocks
+    const bool backwards = random_.below(2) == 1;
+    for (size_t i = 0; i < blocks; ++i) {
+      const size_t b = (start + (backwards ? blocks - i : i)) % blocks;
+      run_block(
+          {static_cast<unsigned>(b % grid.x), static_cast<unsigned>(b / grid.x % grid.y), static_cast<unsigned>(b / grid.x / grid.y)});
+    }
+    if (const std::string found = find_overrun(); !found.empty()) {
+      fail("emulated CUDA: a thread {}; kernel launched by {}", found, launch());
     }
   }
 
   Thread& current() {
-    WEFT_CHECK(current_ != nullptr, "emulated CUDA: device code was called outside a kernel");
+    if (current_ == nullptr) outside_kernel();
     return *current_;
   }
 
-  [[noreturn]] void fault_in(const Thread& t, const std::string& what) const {
-    fail("emulated CUDA: {}; kernel launched by {} ({}), block {}, thread {}", what, launched_at_.function_name(), place(launched_at_),
-         text(t.position.block), text(t.position.thread));
-  }
-
-  int block_barrier(bool predicate, const Location& at) {
-    Thread& t = current();
-    for (const Thread& other : threads_) {
-      if (other.state == State::done) {
-        fault_in(t, format("__syncthreads at {} that thread {} does not reach: it has returned", place(at), text(other.position.thread)));
-      }
-      if (other.state == State::at_barrier && place(other.at) != place(at)) {
-        fault_in(t, format("__syncthreads at {}, but thread {} waits in the one at {}", place(at), text(other.position.thread),
-                           place(other.at)));
-      }
+  int block_barrier(bool predicate, const char* op, const Location& at) {
+    const Thread& own = current();
+    if (returned_ > 0) {
+      const auto& other = *std::find_if(threads_.begin(), threads_.end(), [](const Thread& t) { return t.state == State::returned; });
+      fault(format("{} at {} that thread {} does not reach: it has returned", op, text(at), text(other.position.thread)));
+    }
+    if (arrived_ == 0) {
+      first_ = &own;
+    } else if (!same(first_->at, at)) {
+      fault(format("{} at {}, but thread {} waits in {} at {}", op, text(at), text(first_->position.thread), first_->op, text(first_->at)));
     }
     passed_ += predicate ? 1 : 0;
-    if (++arrived_ == threads_.size()) {
+    if (++arrived_ < threads_.size()) {
+      pause(State::at_barrier, op, at);
+    } else {
       result_ = passed_;
       arrived_ = 0;
       passed_ = 0;
-      for (Thread& other : threads_) {
-        if (other.state == State::at_barrier) other.state = State::runnable;
-      }
-      yield(State::runnable, "__syncthreads", at);  // the last to come is not the first to go on
-    } else {
-      yield(State::at_barrier, "__syncthreads", at);
+      for (Thread& t : threads_) make_ready(t);
+      pause(State::ready, op, at);  // the last to come is not the first to go on
     }
     return result_;
   }
@@ -143,160 +189,244 @@ class Emulator {
   const Lanes& warp_exchange(uint32_t mask, const uint32_t* words, int count, const char* op, const Location& at) {
     Thread& t = current();
     const int own = t.number % warp_size, first = t.number - own;
-    if ((mask >> own & 1U) == 0) fault_in(t, format("{} at {} from lane {}, which its mask does not name", op, place(at), own));
-    for (int l = 0; l < warp_size; ++l) {
-      if ((mask >> l & 1U) == 0) continue;
-      const size_t number = static_cast<size_t>(first + l);
-      if (number >= threads_.size()) fault_in(t, format("{} at {} names lane {}, which the block does not have", op, place(at), l));
-      if (threads_[number].state == State::done) fault_in(t, format("{} at {} names lane {}, which has returned", op, place(at), l));
+    Warp& warp = warps_[static_cast<size_t>(first / warp_size)];
+    const auto check = [&](bool good, uint32_t lanes, const char* what) {
+      if (!good) fault(format("{} at {} {} {}", op, text(at), what, std::countr_zero(lanes)));
+    };
+    check((mask >> own & 1U) != 0, 1U << own, "with a mask that does not name the lane itself,");
+    check((mask & ~warp.lanes) == 0, mask & ~warp.lanes, "names a lane that the block does not have,");
+    check((mask & warp.returned) == 0, mask & warp.returned, "names a lane that has returned,");
+    Exchange& e = warp.exchange(mask);
+    if (e.arrived == 0) {
+      e.first = &t;
+    } else if (!same(e.first->at, at)) {
+      fault(format("{} at {} meets lane {}, which is in {} at {}", op, text(at), e.first->number % warp_size, e.first->op,
+                   text(e.first->at)));
     }
-    Exchange& e = warps_[static_cast<size_t>(first / warp_size)].with(mask);
-    if (e.arrived == 0) e.op = op;
-    if (std::strcmp(e.op, op) != 0) fault_in(t, format("{} at {} meets lanes that are in {}", op, place(at), e.op));
     Lanes& lanes = e.lanes[e.round % 2];
     std::copy_n(words, count, lanes.word[own]);
     e.arrived |= 1U << own;
-    if (e.arrived == mask) {
+    t.mask = mask;
+    if (e.arrived != mask) {
+      pause(State::in_warp, op, at);
+    } else {
       e.arrived = 0;
       ++e.round;
       for (int l = 0; l < warp_size; ++l) {
-        if ((mask >> l & 1U) == 0 || l == own) continue;
-        threads_[static_cast<size_t>(first + l)].state = State::runnable;
+        if ((mask >> l & 1U) != 0) make_ready(threads_[static_cast<size_t>(first + l)]);
       }
-      yield(State::runnable, op, at);
-    } else {
-      t.mask = mask;
-      yield(State::in_warp, op, at);
+      pause(State::ready, op, at);
     }
     return lanes;
   }
 
   void* shared_memory(const void* site, size_t bytes) {
-    auto& memory = shared_[site];
-    if (!memory) {
-      memory = std::make_unique<std::byte[]>(bytes);
-      std::memset(memory.get(), 0xff, bytes);
+    auto found = std::find_if(shared_.begin(), shared_.end(), [&](const SharedArray& a) { return a.site == site; });
+    SharedArray& array = found != shared_.end() ? *found : add_shared(site, bytes);
+    if (array.block != block_) {
+      array.block = block_;
+      std::memset(array.memory.get(), 0xff, array.bytes);  // NaN
     }
-    return memory.get();
+    return array.memory.get();
   }
 
-  std::mutex mutex_;
-  std::mt19937_64 random_{1};
+  void set_seed(uint64_t seed) {
+    const std::lock_guard lock(mutex_);
+    random_ = {seed};
+  }
 
  private:
-  void run_block(const Index3& index, Size3 grid, Size3 block, size_t dynamic_shared_bytes) {
-    shared_.clear();
-    if (dynamic_shared_bytes > 0) shared_memory(nullptr, dynamic_shared_bytes);
+  // ---- a launch
+  void prepare(size_t count, Size3 grid, Size3 block) {
+    threads_.assign(count, Thread());
     warps_.clear();
-    warps_.resize((threads_.size() + warp_size - 1) / warp_size);
+    warps_.resize((count + warp_size - 1) / warp_size);
+    for (size_t i = 0; i < count; ++i) {
+      const auto n = static_cast<unsigned>(i);
+      threads_[i].position = {{n % block.x, n / block.x % block.y, n / (block.x * block.y)}, {}, block, grid};
+      threads_[i].number = static_cast<int>(i);
+      warps_[i / warp_size].lanes |= 1U << n % warp_size;
+    }
+    shared_.clear();
+    ready_.reserve(count);
+  }
+
+  void run_block(const Index3& index) {
+    ++block_;
+    returned_ = 0;
     arrived_ = 0;
     passed_ = 0;
-    for (size_t i = 0; i < threads_.size(); ++i) {
-      const auto n = static_cast<unsigned>(i);
-      Thread& t = threads_[i];
-      t = Thread();
-      t.position = {{n % block.x, n / block.x % block.y, n / (block.x * block.y)}, index, block, grid};
-      t.number = static_cast<int>(i);
-      t.sanitizer.set_stack(stacks_[i]->bottom(), stack_bytes);
-      t.context = ctx::make_fcontext(stacks_[i]->top(), stack_bytes, &Emulator::enter);
+    ready_.clear();
+    for (Warp& w : warps_) w.returned = 0;
+    for (Thread& t : threads_) {
+      t.position.block = index;
+      t.fiber = nullptr;
+      t.storage.reset();
+      make_ready(t);
     }
-    order_.resize(threads_.size());
-    std::iota(order_.begin(), order_.end(), size_t{0});
-    for (size_t left = threads_.size(); left > 0;) {
-      std::shuffle(order_.begin(), order_.end(), random_);
-      bool progress = false;
-      for (size_t i : order_) {
-        if (threads_[i].state != State::runnable) continue;
-        progress = true;
-        resume(threads_[i]);
-        if (error_) {
-          current_ = nullptr;
-          std::rethrow_exception(std::exchange(error_, nullptr));  // the other fibers are given up: kernels hold nothing to destroy
-        }
-        if (threads_[i].state == State::done) --left;
-      }
-      if (!progress) report_deadlock();
+    go_on_with(take_ready());
+    if (error_.empty() && returned_ < threads_.size()) error_ = deadlock();
+    if (error_.empty()) return;
+    abandoned_ = true;
+    for (Thread& t : threads_) {
+      if (t.fiber != nullptr && t.state != State::returned) go_on_with(&t);
     }
+    abandoned_ = false;
+    throw Error(std::exchange(error_, ""));
   }
 
-  void resume(Thread& t) {
-    current_ = &t;
-    scheduler_.start_switch(t.sanitizer);
-    const ctx::transfer_t back = ctx::jump_fcontext(t.context, this);
-    scheduler_.finish_switch();
-    t.context = back.fctx;
-    current_ = nullptr;
+  SharedArray& add_shared(const void* site, size_t bytes) {
+    size_t total = bytes;
+    for (const SharedArray& a : shared_) total += a.bytes;
+    const size_t asked_for = shared_.empty() ? bytes : shared_.front().bytes;
+    if (total > most_shared_bytes) fail("{} bytes of shared memory, more than {}", total, most_shared_bytes);
+    if (total - asked_for > most_static_shared_bytes) {
+      fail("shared arrays of {} bytes, more than {}: WEFT_DYNAMIC_SHARED takes more", total - asked_for, most_static_shared_bytes);
+    }
+    return shared_.emplace_back(SharedArray{site, bytes, std::unique_ptr<std::byte[]>(new std::byte[bytes])});
   }
 
-  void yield(State state, const char* op, const Location& at) {
+  // ---- the scheduler: whoever pauses or returns picks the next
+  void make_ready(Thread& t) {
+    t.state = State::ready;
+    ready_.push_back(&t);
+  }
+  // Any of those that can run; nullptr if there is none, or none should run any more.
+  Thread* take_ready() {
+    if (ready_.empty() || !error_.empty() || abandoned_) return nullptr;
+    std::swap(ready_[random_.below(ready_.size())], ready_.back());
+    Thread* t = ready_.back();
+    ready_.pop_back();
+    return t;
+  }
+
+  // On the fiber of `next`: on an idle one, which runs it from the beginning, or on the launcher's where there is none.
+  void go_on_with(Thread* next) {
+    Fiber& from = *fiber_;
+    if (next == nullptr) {
+      fiber_ = launcher_;
+    } else if (next->fiber != nullptr) {
+      fiber_ = next->fiber;
+    } else {
+      if (idle_.empty()) idle_.push_back(fibers_.emplace_back(new Fiber(&Emulator::work, fibers_.size())).get());
+      fiber_ = idle_.back();
+      idle_.pop_back();
+    }
+    set_current(next);
+    from.switch_to(*fiber_);
+  }
+
+  void pause(State state, const char* op, const Location& at) {
     Thread& t = *current_;
     t.state = state;
     t.op = op;
     t.at = at;
-    t.sanitizer.start_switch(scheduler_);
-    return_to_ = ctx::jump_fcontext(return_to_, nullptr).fctx;
-    t.sanitizer.finish_switch();
+    Thread* next = take_ready();
+    if (next == &t) return;
+    go_on_with(next);
+    if (abandoned_) throw Abandoned();
   }
 
-  static void enter(ctx::transfer_t from) {
-    auto& self = *static_cast<Emulator*>(from.data);
-    self.return_to_ = from.fctx;
-    Thread& t = *self.current_;
-    t.sanitizer.finish_switch();
-    try {
-      (*self.kernel_)();
-    } catch (...) {
-      self.error_ = std::current_exception();
+  void set_current(Thread* t) {
+    current_ = t;
+    running = t == nullptr ? nullptr : &t->position;
+  }
+
+  // What every fiber does: runs a thread to its end, then the next on the same stack unless that one has begun elsewhere.
+  static void work(Fiber::Transfer from) {
+    Emulator& e = emulator();
+    Fiber& own = *e.fiber_;
+    own.arrived(from);
+    for (;;) {
+      e.current_->fiber = &own;
+      e.run_thread();
+      Thread* next = e.take_ready();
+      if (next != nullptr && next->fiber == nullptr) {
+        e.set_current(next);
+        continue;
+      }
+      e.idle_.push_back(&own);
+      e.go_on_with(next);
     }
-    t.state = State::done;
-    t.sanitizer.start_last_switch(self.scheduler_);
-    ctx::jump_fcontext(self.return_to_, nullptr);
   }
 
-  [[noreturn]] void report_deadlock() {
+  void run_thread() {
+    try {
+      (*kernel_)();
+    } catch (const Abandoned&) {
+    } catch (const std::exception& error) {
+      error_ = format("emulated CUDA: {}{}", error.what(), where(current_->position));
+    }
+    Thread& t = *current_;
+    t.state = State::returned;
+    ++returned_;
+    warps_[static_cast<size_t>(t.number / warp_size)].returned |= 1U << t.number % warp_size;
+  }
+
+  // ---- errors
+  std::string launch() const { return name_of(launched_at_); }
+  std::string where(const Position& p) const {
+    return format(", in block {}, thread {} of the kernel launched by {}", text(p.block), text(p.thread), launch());
+  }
+
+  std::string deadlock() const {
     const Thread* waiting = nullptr;
     for (const Thread& t : threads_) {
       if (t.state == State::in_warp || (waiting == nullptr && t.state == State::at_barrier)) waiting = &t;
     }
-    std::string others;
+    // Whom does it wait for?
+    const Thread* awaited = nullptr;
     for (const Thread& t : threads_) {
-      const bool same_warp = t.number / warp_size == waiting->number / warp_size;
-      const bool awaited = waiting->state == State::in_warp ? same_warp && (waiting->mask >> t.number % warp_size & 1U) != 0 : true;
-      if (!awaited || (t.state == waiting->state && place(t.at) == place(waiting->at))) continue;
-      others = t.state == State::done ? format("thread {} has returned", text(t.position.thread))
-                                      : format("thread {} is in {} at {}", text(t.position.thread), t.op, place(t.at));
+      const bool in_same_warp = t.number / warp_size == waiting->number / warp_size;
+      if (waiting->state == State::in_warp && (!in_same_warp || (waiting->mask >> t.number % warp_size & 1U) == 0)) continue;
+      if (t.state == waiting->state && same(t.at, waiting->at) && (t.state == State::at_barrier || t.mask == waiting->mask)) continue;
+      awaited = &t;
     }
-    fault_in(*waiting, format("{} at {} waits forever: {}", waiting->op, place(waiting->at), others));
+    const std::string of = awaited->state == State::returned ? "has returned" : format("waits in {} at {}", awaited->op, text(awaited->at));
+    return format("emulated CUDA: {} at {} is never left: thread {} {}{}", waiting->op, text(waiting->at), text(awaited->position.thread),
+                  of, where(waiting->position));
   }
 
+  std::mutex mutex_;
+  Random random_{first_seed()};
+
+  // Of the launch.
   const std::function<void()>* kernel_ = nullptr;
   Location launched_at_;
   std::vector<Thread> threads_;
-  std::vector<std::unique_ptr<Stack>> stacks_;
   std::vector<Warp> warps_;
-  std::vector<size_t> order_;
-  std::map<const void*, std::unique_ptr<std::byte[]>> shared_;
-  Thread* current_ = nullptr;
-  ctx::fcontext_t return_to_ = nullptr;
-  FiberSanitizer scheduler_;
-  std::exception_ptr error_;
-  size_t arrived_ = 0;
+  std::vector<SharedArray> shared_;
+
+  // Of the block.
+  uint64_t block_ = 0;
+  std::vector<Thread*> ready_;
+  size_t returned_ = 0, arrived_ = 0;  // threads; at the barrier
+  const Thread* first_ = nullptr;      // at the barrier
   int passed_ = 0, result_ = 0;
+  std::string error_;
+  bool abandoned_ = false;
+
+  // Of the moment.
+  Thread* current_ = nullptr;
+  Fiber* fiber_ = nullptr;
+  Fiber* launcher_ = nullptr;
+  std::vector<std::unique_ptr<Fiber>> fibers_;  // reused by later launches
+  std::vector<Fiber*> idle_;
 };
 
-Emulator& emulator() {
-  static auto* it = new Emulator;
-  return *it;
-}
+Emulator& emulator() { return Emulator::emulator(); }
 
 }  // namespace
 
-const Position& position() { return emulator().current().position; }
+const Position* running = nullptr;
+void outside_kernel() { fail("emulated CUDA: device code was called outside a kernel"); }
+
 void run(const std::function<void()>& kernel, Size3 grid, Size3 block, size_t dynamic_shared_bytes, const Location& launched_at) {
   emulator().run(kernel, grid, block, dynamic_shared_bytes, launched_at);
 }
-void fault(const std::string& what) { emulator().fault_in(emulator().current(), what); }
-int block_barrier(bool predicate, const Location& at) { return emulator().block_barrier(predicate, at); }
+std::string name_of(const Location& launched_at) { return format("{} at {}", readable(launched_at.function_name()), text(launched_at)); }
+void fault(const std::string& what) { throw Error(what); }
+int block_barrier(bool predicate, const char* op, const Location& at) { return emulator().block_barrier(predicate, op, at); }
 const Lanes& warp_exchange(uint32_t mask, const uint32_t* words, int count, const char* op, const Location& at) {
   return emulator().warp_exchange(mask, words, count, op, at);
 }
@@ -304,13 +434,6 @@ int lane() { return emulator().current().number % warp_size; }
 std::shared_ptr<void>& thread_storage() { return emulator().current().storage; }
 void* shared_memory(const void* site, size_t bytes) { return emulator().shared_memory(site, bytes); }
 void* dynamic_shared_memory() { return emulator().shared_memory(nullptr, 0); }
-void check_alignment(const void* p, size_t alignment) {
-  if (reinterpret_cast<uintptr_t>(p) % alignment != 0)
-    fault(format("access to {} bytes at an address that is no multiple of that", alignment));
-}
-void set_seed(uint64_t seed) {
-  std::lock_guard lock(emulator().mutex_);
-  emulator().random_.seed(seed);
-}
+void set_seed(uint64_t seed) { emulator().set_seed(seed); }
 
 }  // namespace weft::emulated

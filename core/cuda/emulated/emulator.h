@@ -26,17 +26,28 @@ struct Position {
   Index3 thread, block;
   Size3 block_size, grid_size;
 };
-/// The thread that runs now; an error outside a kernel.
-const Position& position();
+/// Of the CUDA thread that runs now; null outside kernels. Written by the emulator only.
+extern const Position* running;
+[[noreturn]] void outside_kernel();
+inline const Position& position() {
+  if (running == nullptr) [[unlikely]]
+    outside_kernel();
+  return *running;
+}
 
 /// Runs `kernel` once per thread of the grid. Errors of the kernel are weft::Errors that name the launch, the block and the thread.
 void run(const std::function<void()>& kernel, Size3 grid, Size3 block, size_t dynamic_shared_bytes, const Location& launched_at);
+
+/// An error if a pointer that a kernel is given leads to memory that a GPU could not reach.
+void check_pointer(const void* p, const Location& launched_at);
+/// "softmax [T = float] at softmax.cu:12": how errors name the launch of a kernel.
+std::string name_of(const Location& launched_at);
 
 /// Ends the kernel with an error that names where it happened.
 [[noreturn]] void fault(const std::string& what);
 
 /// Waits until every thread of the block has come to this place. Returns how many of them passed `predicate`.
-int block_barrier(bool predicate, const Location& at);
+int block_barrier(bool predicate, const char* op, const Location& at);
 
 inline constexpr int warp_size = 32;
 inline constexpr int most_words = 16;
@@ -44,8 +55,8 @@ inline constexpr int most_words = 16;
 struct Lanes {
   uint32_t word[warp_size][most_words];
 };
-/// Waits until every lane that `mask` names has come here with the same `op`, and returns what each of them gave. The result is valid
-/// until this lane's next exchange.
+/// Waits until every lane that `mask` names has come to this place, and returns what each of them gave. The result is valid until this
+/// lane's next exchange.
 const Lanes& warp_exchange(uint32_t mask, const uint32_t* words, int count, const char* op, const Location& at);
 int lane();
 
@@ -56,21 +67,32 @@ std::shared_ptr<void>& thread_storage();
 void* shared_memory(const void* site, size_t bytes);
 void* dynamic_shared_memory();
 
-/// An error unless p is a multiple of `alignment`, as vector accesses need it.
-void check_alignment(const void* p, size_t alignment);
+/// An error unless p is a multiple of `alignment`, as vector accesses and atomics need it.
+inline void check_alignment(const void* p, size_t alignment) {
+  if (reinterpret_cast<uintptr_t>(p) % alignment != 0) [[unlikely]]
+    fault("access to " + std::to_string(alignment) + " bytes at an address that is no multiple of that");
+}
 
-/// The order in which threads are resumed follows from this number: tests try several.
+/// The order in which threads are resumed follows from this number: tests try several. At first it is 1, or WEFT_EMULATED_SEED of the
+/// environment.
 void set_seed(uint64_t seed);
 
 // ---- device memory: one range of addresses that host code cannot touch --------------------------------------------------------------
 
 /// 256-byte aligned, filled with NaN; nullptr when `capacity` is exhausted.
 void* allocate(size_t bytes);
-void release(void* p);
+/// False, and an error of the next kernel or copy, if p is no memory in use.
+bool release(void* p);
 size_t capacity();
 size_t used();
 /// For tests of running out of memory.
 void set_capacity(size_t bytes);
+
+bool is_device_address(const void* p);
+/// Do all these bytes belong to one allocation?
+bool is_allocated(const void* p, size_t bytes);
+/// What was written beyond the end of an allocation since the last call; empty if nothing was. The address sanitizer finds that earlier.
+std::string find_overrun();
 
 /// While one lives, this process may read and write device memory: during kernels and copies.
 class DeviceAccess {

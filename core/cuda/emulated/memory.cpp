@@ -2,11 +2,14 @@
 // reads a device pointer is a segmentation fault here as it is on a GPU.
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <map>
 #include <mutex>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "weft/core/cuda/emulated/emulator.h"
 #include "weft/core/cuda/emulated/sanitizer.h"
@@ -16,106 +19,156 @@ namespace weft::emulated {
 namespace {
 
 constexpr size_t reserved = size_t{64} << 30;  // addresses, not memory
+constexpr size_t page = size_t{2} << 20;       // huge pages: opening and closing many small ones costs more than most kernels
 constexpr size_t alignment = 256;
-constexpr size_t red_zone = 256;  // behind every block: overruns are found by the address sanitizer, writes also without it
-constexpr unsigned char canary = 0xcb;
+constexpr size_t red_zone = 256;  // behind every block, and at least as much: what is written there is found
+constexpr int canary = 0xcb, not_a_number = 0xff;
 
 class Arena {
  public:
-  Arena() : base_(static_cast<std::byte*>(mmap(nullptr, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0))) {
-    WEFT_CHECK(base_ != MAP_FAILED, "emulated CUDA: no address range for device memory");
+  Arena() {
+    void* p = mmap(nullptr, reserved + page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    WEFT_CHECK(p != MAP_FAILED, "emulated CUDA: no address range for device memory");
+    base_ = static_cast<std::byte*>(p) + (page - reinterpret_cast<uintptr_t>(p) % page) % page;
+    madvise(base_, reserved, MADV_HUGEPAGE);
   }
 
   void* allocate(size_t bytes) {
     std::lock_guard lock(mutex_);
+    if (bytes > capacity_ || used_ > capacity_ - bytes) return nullptr;
     const size_t size = (bytes + alignment - 1) / alignment * alignment + red_zone;
-    if (used_ + bytes > capacity_) return nullptr;
     size_t offset = end_;
-    for (auto it = free_.begin(); it != free_.end(); ++it) {
-      if (it->second < size) continue;
-      offset = it->first;
-      if (it->second > size) free_.emplace(offset + size, it->second - size);
-      free_.erase(it);
-      break;
-    }
-    if (offset == end_) {
+    const auto gap = std::find_if(free_.begin(), free_.end(), [&](const auto& g) { return g.second >= size; });
+    if (gap != free_.end()) {
+      offset = gap->first;
+      if (gap->second > size) free_.emplace(offset + size, gap->second - size);
+      free_.erase(gap);
+    } else {
       if (end_ + size > reserved) return nullptr;
       end_ += size;
     }
     blocks_[offset] = {bytes, size};
     used_ += bytes;
-    open();
-    std::byte* p = base_ + offset;
-    unpoison(p, size);
-    std::memset(p, 0xff, bytes);  // NaN
-    std::memset(p + bytes, canary, size - bytes);
-    poison(p + bytes, size - bytes);
-    close();
-    return p;
+    fresh_.push_back(offset);
+    unpoison(base_ + offset, bytes);
+    poison(base_ + offset + bytes, size - bytes);
+    return base_ + offset;
   }
 
-  void release(void* data) {
+  bool release(void* data) {
     std::lock_guard lock(mutex_);
-    const auto offset = static_cast<size_t>(static_cast<std::byte*>(data) - base_);
-    const auto found = blocks_.find(offset);
-    WEFT_CHECK(found != blocks_.end(), "emulated CUDA: free of a pointer that is no device memory in use");
-    const auto [bytes, size] = found->second;
-    open();
-    unpoison(base_ + offset + bytes, size - bytes);
-    bool intact = true;
-    for (size_t i = bytes; i < size; ++i) intact = intact && base_[offset + i] == std::byte{canary};
-    poison(base_ + offset, size);
-    close();
-    used_ -= bytes;
+    const auto found = is_inside(data) ? blocks_.find(offset_of(data)) : blocks_.end();
+    if (found == blocks_.end()) {  // destructors cannot report it
+      misuse_ = "emulated CUDA: free of a pointer that is no device memory in use";
+      return false;
+    }
+    const size_t offset = found->first, size = found->second.size;
+    used_ -= found->second.bytes;
     blocks_.erase(found);
+    freed_.emplace_back(offset, size);
+    poison(base_ + offset, size);
     auto at = free_.emplace(offset, size).first;  // and joined with its neighbours
-    if (auto next = std::next(at); next != free_.end() && at->first + at->second == next->first) {
+    if (const auto next = std::next(at); next != free_.end() && at->first + at->second == next->first) {
       at->second += next->second;
       free_.erase(next);
     }
     if (at != free_.begin()) {
-      if (auto before = std::prev(at); before->first + before->second == at->first) {
+      if (const auto before = std::prev(at); before->first + before->second == at->first) {
         before->second += at->second;
         free_.erase(at);
       }
     }
-    // Memory is released by destructors, so this is reported by the next kernel or copy.
-    if (!intact) damage_ = format("emulated CUDA: a kernel wrote beyond the end of an allocation of {} bytes", bytes);
+    return true;
   }
 
   void enter() {
     std::lock_guard lock(mutex_);
-    if (!damage_.empty()) throw Error(std::exchange(damage_, ""));
-    open();
+    if (!misuse_.empty()) throw Error(std::exchange(misuse_, ""));
+    const size_t wanted = (end_ + page - 1) / page * page;
+    if (entered_++ == 0 || opened_ < wanted) {
+      opened_ = wanted;
+      mprotect(base_, opened_, PROT_READ | PROT_WRITE);
+    }
+    fill();
   }
   void leave() {
     std::lock_guard lock(mutex_);
-    close();
+    if (--entered_ == 0) mprotect(base_, opened_, PROT_NONE);
+  }
+
+  std::string find_overrun() {
+    if (address_sanitizer) return "";
+    std::lock_guard lock(mutex_);
+    std::string found;
+    for (const auto& [offset, block] : blocks_) {
+      std::byte* zone = base_ + offset + block.bytes;
+      const size_t size = block.size - block.bytes;
+      const auto changed = std::find_if(zone, zone + size, [](std::byte b) { return b != std::byte{canary}; });
+      if (changed == zone + size) continue;
+      found = format("wrote {} bytes beyond the end of an allocation of {} bytes", changed - zone + 1, block.bytes);
+      std::memset(zone, canary, size);
+    }
+    return found;
+  }
+
+  bool is_inside(const void* p) const { return p >= base_ && p < base_ + reserved; }
+  bool is_allocated(const void* p, size_t bytes) {
+    std::lock_guard lock(mutex_);
+    if (!is_inside(p)) return false;
+    const auto after = blocks_.upper_bound(offset_of(p));
+    if (after == blocks_.begin()) return false;
+    const auto& [offset, block] = *std::prev(after);
+    const size_t skipped = offset_of(p) - offset;
+    return skipped <= block.bytes && bytes <= block.bytes - skipped;
+  }
+
+  void set_capacity(size_t bytes) {
+    std::lock_guard lock(mutex_);
+    capacity_ = bytes;
+  }
+  size_t capacity() {
+    std::lock_guard lock(mutex_);
+    return capacity_;
+  }
+  size_t used() {
+    std::lock_guard lock(mutex_);
+    return used_;
+  }
+
+ private:
+  struct Block {
+    size_t bytes, size;  // asked for; with the red zone
+  };
+
+  size_t offset_of(const void* p) const { return static_cast<size_t>(static_cast<const std::byte*>(p) - base_); }
+
+  // Memory is filled when it is next open. What is freed becomes NaN at once, not only when it is given out again: kernels may still hold
+  // a pointer to it.
+  void fill() {
+    if (!address_sanitizer) {
+      for (const auto& [offset, size] : freed_) std::memset(base_ + offset, not_a_number, size);
+    }
+    for (const size_t offset : fresh_) {
+      const auto found = blocks_.find(offset);
+      if (found == blocks_.end()) continue;  // freed again
+      const auto [bytes, size] = found->second;
+      std::memset(base_ + offset, not_a_number, bytes);
+      if (!address_sanitizer) std::memset(base_ + offset + bytes, canary, size - bytes);
+    }
+    freed_.clear();
+    fresh_.clear();
   }
 
   std::mutex mutex_;
+  std::byte* base_ = nullptr;
   size_t capacity_ = size_t{4} << 30, used_ = 0;
-
- private:
-  void open() {
-    if (open_++ == 0 || opened_ < end_) {
-      mprotect(base_, end_, PROT_READ | PROT_WRITE);
-      opened_ = end_;
-    }
-  }
-  void close() {
-    if (--open_ == 0 && opened_ > 0) mprotect(base_, opened_, PROT_NONE);
-  }
-
-  struct Block {
-    size_t bytes, size;
-  };
-  std::byte* base_;
   size_t end_ = 0, opened_ = 0;
-  int open_ = 0;
-  std::string damage_;
-  std::map<size_t, Block> blocks_;
-  std::map<size_t, size_t> free_;  // size by offset
+  int entered_ = 0;
+  std::string misuse_;
+  std::map<size_t, Block> blocks_;  // by offset
+  std::map<size_t, size_t> free_;   // size by offset
+  std::vector<size_t> fresh_;
+  std::vector<std::pair<size_t, size_t>> freed_;
 };
 
 Arena& arena() {
@@ -126,10 +179,13 @@ Arena& arena() {
 }  // namespace
 
 void* allocate(size_t bytes) { return arena().allocate(bytes); }
-void release(void* p) { arena().release(p); }
-size_t capacity() { return arena().capacity_; }
-size_t used() { return arena().used_; }
-void set_capacity(size_t bytes) { arena().capacity_ = bytes; }
+bool release(void* p) { return arena().release(p); }
+size_t capacity() { return arena().capacity(); }
+size_t used() { return arena().used(); }
+void set_capacity(size_t bytes) { arena().set_capacity(bytes); }
+bool is_device_address(const void* p) { return arena().is_inside(p); }
+bool is_allocated(const void* p, size_t bytes) { return arena().is_allocated(p, bytes); }
+std::string find_overrun() { return arena().find_overrun(); }
 DeviceAccess::DeviceAccess() { arena().enter(); }
 DeviceAccess::~DeviceAccess() { arena().leave(); }
 

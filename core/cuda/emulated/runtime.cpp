@@ -2,14 +2,48 @@
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <map>
+#include <mutex>
 
 #include "cuda_runtime.h"
+#include "weft/core/error.h"
 
 using weft::emulated::DeviceAccess;
+using weft::emulated::is_allocated;
+using weft::emulated::is_device_address;
 
 struct EmulatedEvent {
   std::chrono::steady_clock::time_point time;
+  bool passed = true;
 };
+
+namespace {
+
+// Host memory that kernels may read and write: sizes by address.
+struct PinnedMemory {
+  std::mutex mutex;
+  std::map<const std::byte*, size_t> blocks;
+};
+PinnedMemory& pinned() {
+  static auto* it = new PinnedMemory;
+  return *it;
+}
+bool is_pinned(const void* p) {
+  PinnedMemory& memory = pinned();
+  const std::lock_guard lock(memory.mutex);
+  const auto after = memory.blocks.upper_bound(static_cast<const std::byte*>(p));
+  if (after == memory.blocks.begin()) return false;
+  const auto& [begin, bytes] = *std::prev(after);
+  return p <= begin + bytes;
+}
+
+}  // namespace
+
+void weft::emulated::check_pointer(const void* p, const Location& launched_at) {
+  if (p == nullptr || is_allocated(p, 0) || is_pinned(p)) return;
+  fail("emulated CUDA: the kernel launched by {} is given a pointer that is neither device memory in use nor pinned memory",
+       name_of(launched_at));
+}
 
 const char* cudaGetErrorString(cudaError_t error) {
   switch (error) {
@@ -17,6 +51,8 @@ const char* cudaGetErrorString(cudaError_t error) {
       return "no error";
     case cudaErrorMemoryAllocation:
       return "out of memory";
+    case cudaErrorNotReady:
+      return "not ready";
     default:
       return "invalid argument";
   }
@@ -64,9 +100,15 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
   return cudaSuccess;
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
-  event->time = std::chrono::steady_clock::now();
+  *event = {std::chrono::steady_clock::now(), false};
   return cudaSuccess;
 }
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  event->passed = true;
+  return cudaSuccess;
+}
+// Not at once, so that callers prove that they can wait.
+cudaError_t cudaEventQuery(cudaEvent_t event) { return std::exchange(event->passed, true) ? cudaSuccess : cudaErrorNotReady; }
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t end) {
   *milliseconds = std::chrono::duration<float, std::milli>(end->time - start->time).count();
   return cudaSuccess;
@@ -76,29 +118,38 @@ cudaError_t cudaMallocAsync(void** p, size_t bytes, cudaStream_t) {
   *p = weft::emulated::allocate(bytes);
   return *p == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
 }
-cudaError_t cudaFreeAsync(void* p, cudaStream_t) {
-  weft::emulated::release(p);
-  return cudaSuccess;
-}
+cudaError_t cudaFreeAsync(void* p, cudaStream_t) { return weft::emulated::release(p) ? cudaSuccess : cudaErrorInvalidValue; }
+
 cudaError_t cudaMallocHost(void** p, size_t bytes) {
   *p = std::malloc(bytes);
-  return *p == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
+  if (*p == nullptr) return cudaErrorMemoryAllocation;
+  const std::lock_guard lock(pinned().mutex);
+  pinned().blocks[static_cast<std::byte*>(*p)] = bytes;
+  return cudaSuccess;
 }
 cudaError_t cudaHostAlloc(void** p, size_t bytes, unsigned) { return cudaMallocHost(p, bytes); }
 cudaError_t cudaFreeHost(void* p) {
+  const std::lock_guard lock(pinned().mutex);
+  if (pinned().blocks.erase(static_cast<std::byte*>(p)) == 0) return cudaErrorInvalidValue;
   std::free(p);
   return cudaSuccess;
 }
-cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
-  DeviceAccess access;
+
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t) {
+  const bool to_device = is_device_address(to), from_device = is_device_address(from);
+  const bool is_kind = kind == cudaMemcpyDefault || (to_device == (kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice) &&
+                                                     from_device == (kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice));
+  if (!is_kind || (to_device && !is_allocated(to, bytes)) || (from_device && !is_allocated(from, bytes))) return cudaErrorInvalidValue;
+  const DeviceAccess access;
   std::memcpy(to, from, bytes);
   return cudaSuccess;
 }
 cudaError_t cudaMemcpyPeerAsync(void* to, int, const void* from, int, size_t bytes, cudaStream_t stream) {
-  return cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream);
+  return cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream);
 }
 cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t) {
-  DeviceAccess access;
+  if (!is_allocated(p, bytes)) return cudaErrorInvalidValue;
+  const DeviceAccess access;
   std::memset(p, value, bytes);
   return cudaSuccess;
 }

@@ -10,52 +10,51 @@
 
 namespace weft::emulated {
 
-/// One fiber, as the sanitizer sees it. Switches are announced before and completed after: a.start_switch(b), jump, b.finish_switch().
-class FiberSanitizer {
+#ifdef __SANITIZE_ADDRESS__
+inline constexpr bool address_sanitizer = true;
+inline void poison(const void* p, size_t bytes) { __asan_poison_memory_region(p, bytes); }
+inline void unpoison(const void* p, size_t bytes) { __asan_unpoison_memory_region(p, bytes); }
+/// Before a report ends the process.
+inline void before_death(void (*tell)()) { __sanitizer_set_death_callback(tell); }
+#else
+inline constexpr bool address_sanitizer = false;
+inline void poison(const void*, size_t) {}
+inline void unpoison(const void*, size_t) {}
+inline void before_death(void (*)()) {}
+#endif
+
+/// One stack, as the sanitizer sees it. A switch is announced before and completed after: from.start_switch(to), jump, to.finish_switch().
+class StackSanitizer {
 #ifdef __SANITIZE_ADDRESS__
  public:
-  void set_stack(void* bottom, size_t bytes) {
-    bottom_ = bottom;
-    bytes_ = bytes;
-    __asan_unpoison_memory_region(bottom, bytes);  // an earlier fiber may have been given up in the middle
+  StackSanitizer() = default;  // the stack of an OS thread: where it lies is learned when it is left
+  StackSanitizer(const void* bottom, size_t bytes) : bottom_(bottom), bytes_(bytes) {}
+  void start_switch(StackSanitizer& to) {
+    to.came_from_ = this;
+    __sanitizer_start_switch_fiber(&fake_stack_, to.bottom_, to.bytes_);
   }
-  void start_switch(FiberSanitizer& to) { start(&fake_stack_, to); }
-  /// From a fiber that does not come back.
-  void start_last_switch(FiberSanitizer& to) { start(nullptr, to); }
   void finish_switch() {
     const void* bottom = nullptr;
     size_t bytes = 0;
     __sanitizer_finish_switch_fiber(fake_stack_, &bottom, &bytes);
-    if (came_from_ != nullptr && came_from_->bottom_ == nullptr) {  // the scheduler runs on the stack of whoever launched the kernel
+    if (came_from_->bottom_ == nullptr) {
       came_from_->bottom_ = bottom;
       came_from_->bytes_ = bytes;
     }
   }
 
  private:
-  void start(void** save, FiberSanitizer& to) {
-    to.came_from_ = this;
-    __sanitizer_start_switch_fiber(save, to.bottom_, to.bytes_);
-  }
   const void* bottom_ = nullptr;
   size_t bytes_ = 0;
   void* fake_stack_ = nullptr;
-  FiberSanitizer* came_from_ = nullptr;
+  StackSanitizer* came_from_ = nullptr;
 #else
  public:
-  void set_stack(void*, size_t) {}
-  void start_switch(FiberSanitizer&) {}
-  void start_last_switch(FiberSanitizer&) {}
+  StackSanitizer() = default;
+  StackSanitizer(const void*, size_t) {}
+  void start_switch(StackSanitizer&) {}
   void finish_switch() {}
 #endif
 };
-
-#ifdef __SANITIZE_ADDRESS__
-inline void poison(const void* p, size_t bytes) { __asan_poison_memory_region(p, bytes); }
-inline void unpoison(const void* p, size_t bytes) { __asan_unpoison_memory_region(p, bytes); }
-#else
-inline void poison(const void*, size_t) {}
-inline void unpoison(const void*, size_t) {}
-#endif
 
 }  // namespace weft::emulated
