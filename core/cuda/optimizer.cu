@@ -1,0 +1,372 @@
+// Optimizer steps and the norm of all gradients: one launch over all parameters, whatever their sizes and dtypes. Each call brings a table
+// of them to the device; blocks take pieces of equal size and look up whose they are. Floor: every tensor of a slot is read once and, if it
+// changes, written once.
+#include <vector>
+
+#include "weft/core/cuda/common.cuh"
+
+namespace weft::cuda {
+namespace {
+
+constexpr int64_t step_piece = 4096;  // elements of a block: four turns of its threads, of 16 bytes each
+
+// ---- the table of parameters ------------------------------------------------------------------------------------------------------------
+
+// One parameter and what belongs to it; null pointers where a rule needs nothing. Moments and master are of the arithmetic type.
+struct Entry {
+  void* value;
+  const void* grad;
+  void *moment1, *moment2, *max_moment2, *master;
+  int64_t size;
+  double lr, weight_decay;
+  DType dtype;
+  bool packed;  // all addresses are multiples of 16
+};
+
+struct Table {
+  const int64_t* first_piece;  // of every entry
+  const Entry* entries;
+  int count;
+
+  struct Piece {
+    const Entry& entry;
+    int64_t begin, end;
+  };
+  // The piece of this block.
+  __device__ Piece piece() const {
+    const int64_t own = blockIdx.x;
+    int low = 0, high = count;
+    while (high - low > 1) {
+      const int middle = (low + high) / 2;
+      (first_piece[middle] <= own ? low : high) = middle;
+    }
+    const int64_t begin = (own - first_piece[low]) * step_piece;
+    return {entries[low], begin, std::min(begin + step_piece, entries[low].size)};
+  }
+};
+
+// A table on the device, as long as this lives.
+class DeviceTable {
+ public:
+  DeviceTable(const std::vector<Entry>& entries, Device device) : count_(static_cast<int>(entries.size())) {
+    static_assert(sizeof(Entry) % sizeof(int64_t) == 0);
+    std::vector<int64_t> first_piece;
+    for (const Entry& entry : entries) {
+      first_piece.push_back(pieces_);
+      pieces_ += ceil_div(entry.size, step_piece);
+    }
+    const int64_t head = int64_t{count_} * 8, body = head / 8 * static_cast<int64_t>(sizeof(Entry));
+    std::vector<std::byte> bytes(static_cast<size_t>(head + body));
+    std::copy_n(reinterpret_cast<const std::byte*>(first_piece.data()), head, bytes.data());
+    std::copy_n(reinterpret_cast<const std::byte*>(entries.data()), body, bytes.data() + head);
+    memory_ = empty({(head + body) / 8}, {.dtype = DType::int64, .device = device});
+    copy_bytes(memory_.raw(), device, bytes.data(), Device::cpu(), head + body);
+  }
+  int64_t pieces() const { return pieces_; }
+  Table table() const {
+    const int64_t* words = memory_.data<int64_t>();
+    return {words, reinterpret_cast<const Entry*>(words + count_), count_};
+  }
+
+ private:
+  int count_;
+  int64_t pieces_ = 0;
+  Tensor memory_;
+};
+
+bool is_packed(const Entry& e) {
+  for (const void* p : {static_cast<const void*>(e.value), e.grad, static_cast<const void*>(e.moment1), static_cast<const void*>(e.moment2),
+                        static_cast<const void*>(e.max_moment2), static_cast<const void*>(e.master)}) {
+    if (reinterpret_cast<uintptr_t>(p) % 16 != 0) return false;
+  }
+  return true;
+}
+
+// `moments`: how many of them the rule needs.
+std::vector<Entry> entries_of(std::span<ParameterSlot> slots, const char* op, bool with_grad, int moments) {
+  std::vector<Entry> entries;
+  for (ParameterSlot& slot : slots) {
+    if (slot.value.numel() == 0) continue;
+    dispatch_compute(slot.value.dtype(), op, [&]<class T>() {
+      using A = acc_of<T>;
+      Entry e{};
+      e.value = slot.value.data<T>();
+      if (with_grad) e.grad = slot.grad.data<T>();
+      if (moments > 0) e.moment1 = slot.moment1.data<A>();
+      if (moments > 1) e.moment2 = slot.moment2.data<A>();
+      if (moments > 2) e.max_moment2 = slot.max_moment2.data<A>();
+      if (slot.master.defined()) e.master = slot.master.data<A>();
+      e.size = slot.value.numel();
+      e.lr = slot.lr;
+      e.weight_decay = slot.weight_decay;
+      e.dtype = slot.value.dtype();
+      e.packed = is_packed(e);
+      entries.push_back(e);
+    });
+  }
+  return entries;
+}
+
+// dispatch_compute within a kernel; all threads of a block agree on the dtype.
+template <class F>
+__device__ void with_type(DType dtype, F f) {
+  switch (dtype) {
+    case DType::float64:
+      return f.template operator()<double>();
+    case DType::float16:
+      return f.template operator()<float16>();
+    case DType::bfloat16:
+      return f.template operator()<bfloat16>();
+    default:
+      return f.template operator()<float>();
+  }
+}
+
+// N elements from i on; zeros beyond `end`, and if there is no such tensor.
+template <int N, class T>
+__device__ void load_some(acc_of<T> (&x)[N], const T* p, int64_t i, int64_t end, bool packed) {
+  if (p != nullptr && packed && i + N <= end) {
+    const Pack<T, N> pack = load_pack<N>(p + i);
+    for (int j = 0; j < N; ++j) x[j] = widen(pack.value[j]);
+  } else {
+    for (int j = 0; j < N; ++j) x[j] = p != nullptr && i + j < end ? widen(p[i + j]) : acc_of<T>(0);
+  }
+}
+template <int N, class T>
+__device__ void store_some(T* p, const acc_of<T> (&x)[N], int64_t i, int64_t end, bool packed) {
+  if (p == nullptr) return;
+  if (packed && i + N <= end) {
+    Pack<T, N> pack;
+    for (int j = 0; j < N; ++j) pack.value[j] = narrow<T>(x[j]);
+    store_pack<N>(p + i, pack);
+  } else {
+    for (int j = 0; j < N; ++j) {
+      if (i + j < end) p[i + j] = narrow<T>(x[j]);
+    }
+  }
+}
+
+// ---- rules: what happens to one element, in the order of operations of core/cpu/optimizer.cpp
+// ---------------------------------------------
+
+// What multiplies the gradients, read where it lies.
+struct GradScale {
+  double factor = 1;
+  const double* tensor = nullptr;
+  bool skip_nonfinite = false;
+
+  GradScale() = default;
+  template <class Rule>
+  explicit GradScale(const Rule& rule)
+      : factor(rule.grad_scale),
+        tensor(rule.grad_scale_tensor.defined() ? rule.grad_scale_tensor.template data<double>() : nullptr),
+        skip_nonfinite(rule.skip_nonfinite) {}
+
+  __device__ double value() const { return tensor != nullptr ? factor * *tensor : factor; }
+};
+
+// g = scale * grad;  decoupled: p *= 1 - lr * weight_decay,  else g += weight_decay * p
+// m += (1 - beta1) (g - m);  v = beta2 v + (1 - beta2) g^2;  amsgrad: v' = max(v', v), else v' = v
+// p -= lr / (1 - beta1^step) * m / (sqrt(v') / sqrt(1 - beta2^step) + eps)
+template <class A>
+struct AdamUpdate {
+  A scale, keep, decay, rate1, beta2, rate2, step_size, inverse_root, eps;
+  bool amsgrad;
+
+  __device__ void operator()(A& p, A grad, A& m, A& v, A& largest) const {
+    p *= keep;
+    const A g = mul_add(decay, p, grad * scale);
+    m = mul_add(rate1, g - m, m);
+    v = mul_add(rate2 * g, g, v * beta2);
+    if (amsgrad) largest = Largest()(largest, v);
+    p -= step_size * (m / (std::sqrt(amsgrad ? largest : v) * inverse_root + eps));
+  }
+};
+
+struct AdamStep {
+  static constexpr bool writes_value = true;
+  GradScale scale;
+  double beta1, beta2, correction1, correction2, eps;
+  bool decoupled, amsgrad;
+
+  explicit AdamStep(const AdamRule& rule)
+      : scale(rule),
+        beta1(rule.beta1),
+        beta2(rule.beta2),
+        correction1(1 - std::pow(rule.beta1, static_cast<double>(rule.step))),
+        correction2(std::sqrt(1 - std::pow(rule.beta2, static_cast<double>(rule.step)))),
+        eps(rule.eps),
+        decoupled(rule.decoupled),
+        amsgrad(rule.amsgrad) {}
+
+  template <class A>
+  __device__ AdamUpdate<A> update(const Entry& e, double grad_scale) const {
+    return {.scale = static_cast<A>(grad_scale),
+            .keep = static_cast<A>(decoupled ? 1 - e.lr * e.weight_decay : 1),
+            .decay = static_cast<A>(decoupled ? 0 : e.weight_decay),
+            .rate1 = static_cast<A>(1 - beta1),
+            .beta2 = static_cast<A>(beta2),
+            .rate2 = static_cast<A>(1 - beta2),
+            .step_size = static_cast<A>(e.lr / correction1),
+            .inverse_root = static_cast<A>(1 / correction2),
+            .eps = static_cast<A>(eps),
+            .amsgrad = amsgrad};
+  }
+};
+
+// g = scale * grad + weight_decay * p;  with momentum: b = momentum * b + (1 - dampening) g (b = g at the first step),
+// g = b, or g + momentum * b with nesterov;  p -= lr * g
+template <class A>
+struct SgdUpdate {
+  A scale, decay, lr, momentum, rate;
+  bool has_momentum, nesterov, first_step;
+
+  __device__ void operator()(A& p, A grad, A& b, A&, A&) const {
+    A g = mul_add(decay, p, grad * scale);
+    if (has_momentum) {
+      b = first_step ? g : mul_add(rate, g, b * momentum);
+      g = nesterov ? mul_add(momentum, b, g) : b;
+    }
+    p -= lr * g;
+  }
+};
+
+struct SgdStep {
+  static constexpr bool writes_value = true;
+  GradScale scale;
+  double momentum, dampening;
+  bool nesterov, first_step;
+
+  explicit SgdStep(const SgdRule& rule)
+      : scale(rule), momentum(rule.momentum), dampening(rule.dampening), nesterov(rule.nesterov), first_step(rule.first_step) {}
+
+  template <class A>
+  __device__ SgdUpdate<A> update(const Entry& e, double grad_scale) const {
+    return {.scale = static_cast<A>(grad_scale),
+            .decay = static_cast<A>(e.weight_decay),
+            .lr = static_cast<A>(e.lr),
+            .momentum = static_cast<A>(momentum),
+            .rate = static_cast<A>(1 - dampening),
+            .has_momentum = momentum != 0,
+            .nesterov = nesterov,
+            .first_step = first_step};
+  }
+};
+
+template <class A>
+struct EmaUpdate {
+  A rate;
+  __device__ void operator()(A& value, A, A& average, A&, A&) const { average = mul_add(rate, value - average, average); }
+};
+
+struct EmaStep {
+  static constexpr bool writes_value = false;
+  GradScale scale;
+  double decay;
+  template <class A>
+  __device__ EmaUpdate<A> update(const Entry&, double) const {
+    return {.rate = static_cast<A>(1 - decay)};
+  }
+};
+
+// ---- kernels
+// ------------------------------------------------------------------------------------------------------------------------------
+
+template <class Rule>
+__global__ void __launch_bounds__(block_threads, 3) step_kernel(Table table, Rule rule) {
+  const double scale = rule.scale.value();
+  if (rule.scale.skip_nonfinite && !(std::fabs(scale) < std::numeric_limits<double>::infinity())) return;
+  const Table::Piece piece = table.piece();
+  const Entry& e = piece.entry;
+  with_type(e.dtype, [&]<class T>() {
+    using A = acc_of<T>;
+    constexpr int N = pack_size<A>;
+    auto* const value = static_cast<T*>(e.value);
+    auto* const grad = static_cast<const T*>(e.grad);
+    auto *const moment1 = static_cast<A*>(e.moment1), *const moment2 = static_cast<A*>(e.moment2),
+                *const max_moment2 = static_cast<A*>(e.max_moment2), *const master = static_cast<A*>(e.master);
+    const bool packed = e.packed;
+    const auto update = rule.template update<A>(e, scale);
+    for (int64_t i = piece.begin + static_cast<int>(threadIdx.x) * N; i < piece.end; i += block_threads * N) {
+      A p[N], g[N], m[N], v[N], largest[N];
+      if (master != nullptr) {
+        load_some(p, master, i, piece.end, packed);
+      } else {
+        load_some(p, value, i, piece.end, packed);
+      }
+      load_some(g, grad, i, piece.end, packed);
+      load_some(m, moment1, i, piece.end, packed);
+      load_some(v, moment2, i, piece.end, packed);
+      load_some(largest, max_moment2, i, piece.end, packed);
+      for (int j = 0; j < N; ++j) update(p[j], g[j], m[j], v[j], largest[j]);
+      store_some(moment1, m, i, piece.end, packed);
+      store_some(moment2, v, i, piece.end, packed);
+      store_some(max_moment2, largest, i, piece.end, packed);
+      if constexpr (Rule::writes_value) {
+        store_some(master, p, i, piece.end, packed);
+        store_some(value, p, i, piece.end, packed);
+      }
+    }
+  });
+}
+
+// In double, so that gradients neither overflow nor lose what small elements add up to.
+__global__ void squared_norm_kernel(double* sums, Table table) {
+  const Table::Piece piece = table.piece();
+  double total = 0;
+  with_type(piece.entry.dtype, [&]<class T>() {
+    constexpr int N = pack_size<T>;
+    const auto* const x = static_cast<const T*>(piece.entry.grad);
+    for (int64_t i = piece.begin + static_cast<int>(threadIdx.x) * N; i < piece.end; i += block_threads * N) {
+      acc_of<T> values[N];
+      load_some(values, x, i, piece.end, piece.entry.packed);
+      for (int j = 0; j < N; ++j) total += static_cast<double>(values[j]) * static_cast<double>(values[j]);
+    }
+  });
+  total = block_reduce(total, Add(), 0.0);
+  if (threadIdx.x == 0) sums[blockIdx.x] = total;
+}
+
+template <class Rule>
+void step(const std::vector<Entry>& entries, Device device, const Rule& rule) {
+  const DeviceTable table(entries, device);
+  launch(step_kernel<Rule>, table.pieces(), block_threads, 0, table.table(), rule);
+}
+
+}  // namespace
+
+void adam_step(std::span<ParameterSlot> slots, const AdamRule& rule) {
+  if (slots.empty()) return;
+  step(entries_of(slots, "adam_step", true, rule.amsgrad ? 3 : 2), slots[0].value.device(), AdamStep(rule));
+}
+void sgd_step(std::span<ParameterSlot> slots, const SgdRule& rule) {
+  if (slots.empty()) return;
+  step(entries_of(slots, "sgd_step", true, rule.momentum != 0 ? 1 : 0), slots[0].value.device(), SgdStep(rule));
+}
+void ema_step(std::span<ParameterSlot> slots, double decay) {
+  if (slots.empty()) return;
+  step(entries_of(slots, "ema_step", false, 1), slots[0].value.device(), EmaStep{.scale = {}, .decay = decay});
+}
+
+void squared_norm(Tensor& y, std::span<const Tensor> xs) {
+  std::vector<Entry> entries;
+  for (const Tensor& x : xs) {
+    if (x.numel() == 0) continue;
+    dispatch_compute(x.dtype(), "squared_norm", [&]<class T>() {
+      Entry e{};
+      e.grad = x.data<T>();
+      e.size = x.numel();
+      e.dtype = x.dtype();
+      e.packed = is_packed(e);
+      entries.push_back(e);
+    });
+  }
+  const DeviceTable table(entries, y.device());
+  Tensor sums = empty({table.pieces()}, {.dtype = DType::float64, .device = y.device()});
+  launch(squared_norm_kernel, table.pieces(), block_threads, 0, sums.data<double>(), table.table());
+  AxisSet all;
+  all.add(0);
+  sum(y, sums, all);
+}
+
+}  // namespace weft::cuda
