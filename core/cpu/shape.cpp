@@ -7,6 +7,7 @@
 #include "weft/core/cpu/parallel.h"
 #include "weft/core/cpu/runs.h"
 #include "weft/core/kernels.h"
+#include "weft/core/strided_copy.h"
 
 namespace weft::cpu {
 namespace {
@@ -50,39 +51,6 @@ void fill_rows(Tensor& y, int64_t begin, int64_t end, int axis, double value) {
 
 // ---- strided axes --------------------------------------------------------------------------------------------------------------------
 
-// The axes of a copy y <- x in y's order, with x's strides; neighbours that are contiguous in both are merged, size 1 is dropped.
-struct StridedCopy {
-  int rank = 0;
-  std::array<int64_t, 2 * Shape::max_rank> size{}, stride{};  // repeat has two for each axis
-
-  void add(int64_t axis_size, int64_t axis_stride) {
-    if (axis_size == 1) return;
-    if (rank > 0 && stride[at(rank - 1)] == axis_stride * axis_size) {
-      size[at(rank - 1)] *= axis_size;
-      stride[at(rank - 1)] = axis_stride;
-      return;
-    }
-    size[at(rank)] = axis_size;
-    stride[at(rank++)] = axis_stride;
-  }
-  /// Takes an axis out.
-  StridedCopy without(int axis) const {
-    StridedCopy rest;
-    for (int i = 0; i < rank; ++i) {
-      if (i == axis) continue;
-      rest.size[at(rest.rank)] = size[at(i)];
-      rest.stride[at(rest.rank++)] = stride[at(i)];
-    }
-    return rest;
-  }
-  int64_t count() const {
-    int64_t product = 1;
-    for (int i = 0; i < rank; ++i) product *= size[at(i)];
-    return product;
-  }
-  static size_t at(int axis) { return static_cast<size_t>(axis); }
-};
-
 // Walks through the axes in y's order, keeping the offset in x.
 class Walk {
  public:
@@ -107,7 +75,7 @@ class Walk {
 
  private:
   const StridedCopy& axes_;
-  std::array<int64_t, 2 * Shape::max_rank> index_{};
+  std::array<int64_t, StridedCopy::max_rank> index_{};
   int64_t offset_ = 0;
 };
 
@@ -157,11 +125,7 @@ void copy_planes(T* y, const T* x, const StridedCopy& copy, int fast) {
   constexpr int64_t band = 512;  // columns of one task
   const auto last = static_cast<size_t>(copy.rank - 1), row_axis = static_cast<size_t>(fast);
   const int64_t rows = copy.size[row_axis], columns = copy.size[last], x_stride = copy.stride[last];
-  StridedCopy in_y = copy;  // the same axes with y's strides
-  for (int64_t axis = copy.rank - 1, stride = 1; axis >= 0; --axis) {
-    in_y.stride[static_cast<size_t>(axis)] = stride;
-    stride *= copy.size[static_cast<size_t>(axis)];
-  }
+  const StridedCopy in_y = copy.in_y();
   const int64_t y_stride = in_y.stride[row_axis];
   const StridedCopy from = copy.without(copy.rank - 1).without(fast), to = in_y.without(copy.rank - 1).without(fast);
   const int64_t row_tiles = ceil_div(rows, tile), bands = ceil_div(columns, band);
@@ -194,46 +158,14 @@ void copy_strided(Tensor& y, const Tensor& x, StridedCopy copy) {
   });
 }
 
-std::array<int64_t, Shape::max_rank> strides_of(const Shape& shape) {
-  std::array<int64_t, Shape::max_rank> strides{};
-  int64_t stride = 1;
-  for (int axis = shape.rank() - 1; axis >= 0; --axis) {
-    strides[static_cast<size_t>(axis)] = stride;
-    stride *= shape[axis];
-  }
-  return strides;
-}
-
 }  // namespace
 
-void permute(Tensor& y, const Tensor& x, std::span<const int> axes) {
-  const auto strides = strides_of(x.shape());
-  StridedCopy copy;
-  for (int axis = 0; axis < y.rank(); ++axis) copy.add(y.shape()[axis], strides[static_cast<size_t>(axes[static_cast<size_t>(axis)])]);
-  copy_strided(y, x, copy);
-}
+void permute(Tensor& y, const Tensor& x, std::span<const int> axes) { copy_strided(y, x, permuted_copy(y.shape(), x.shape(), axes)); }
 
-void broadcast_to(Tensor& y, const Tensor& x) {
-  const auto strides = strides_of(x.shape());
-  const int added = y.rank() - x.rank();
-  StridedCopy copy;
-  for (int axis = 0; axis < y.rank(); ++axis) {
-    const bool stretched = axis < added || (x.shape()[axis - added] == 1 && y.shape()[axis] != 1);
-    copy.add(y.shape()[axis], stretched ? 0 : strides[static_cast<size_t>(axis - added)]);
-  }
-  copy_strided(y, x, copy);
-}
+void broadcast_to(Tensor& y, const Tensor& x) { copy_strided(y, x, broadcast_copy(y.shape(), x.shape())); }
 
 void repeat(Tensor& y, const Tensor& x) {
-  if (y.numel() == 0) return;
-  // y axis i is the pair (count, x axis i).
-  const auto strides = strides_of(x.shape());
-  StridedCopy copy;
-  for (int axis = 0; axis < y.rank(); ++axis) {
-    copy.add(y.shape()[axis] / x.shape()[axis], 0);
-    copy.add(x.shape()[axis], strides[static_cast<size_t>(axis)]);
-  }
-  copy_strided(y, x, copy);
+  if (y.numel() > 0) copy_strided(y, x, repeated_copy(y.shape(), x.shape()));
 }
 
 // ---- rows of one axis ----------------------------------------------------------------------------------------------------------------
