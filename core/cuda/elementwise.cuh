@@ -37,6 +37,8 @@ struct Repeated {
   const T* p;
   BroadcastIndex at;
   Repeated(const Tensor& x, const Shape& to) : p(static_cast<const T*>(x.raw())), at(x.shape(), to) {}
+  /// Rows that lie in some other way.
+  Repeated(const T* first, const BroadcastIndex& index) : p(first), at(index) {}
 
   // N neighbours in the output come from one row of the operand's innermost axis, or from two.
   template <int N>
@@ -100,6 +102,14 @@ template <bool is_read, class T>
 using DenseIf = std::conditional_t<is_read, Dense<T>, NotRead<T>>;
 template <bool is_read, class T>
 using RepeatedIf = std::conditional_t<is_read, Repeated<T>, NotRead<T>>;
+
+/// The formula of kernels whose operand already is the result.
+struct Same {
+  template <class A>
+  __device__ A operator()(A x) const {
+    return x;
+  }
+};
 
 template <int N, class Out, class F, class... Operands>
 __global__ void map_kernel(Out* y, int64_t n, bool packed, F f, Operands... x) {

@@ -4,23 +4,6 @@
 namespace weft::cuda {
 namespace {
 
-template <class T>
-inline constexpr bool is_half = std::is_same_v<T, float16> || std::is_same_v<T, bfloat16>;
-
-/// One number as another type: floating point values become int64 towards zero, within its range (NaN: 0).
-template <class To, class From>
-WEFT_HOST_DEVICE To convert_number(From x) {
-  if constexpr (std::is_same_v<To, bool>) {
-    return x != From(0);
-  } else if constexpr (std::is_same_v<To, int64_t> && std::is_floating_point_v<From>) {
-    constexpr int64_t lowest = std::numeric_limits<int64_t>::min(), highest = std::numeric_limits<int64_t>::max();
-    if (x >= From(0x1p63)) return highest;
-    return x >= From(-0x1p63) ? static_cast<int64_t>(x) : x == x ? lowest : 0;
-  } else {
-    return static_cast<To>(x);
-  }
-}
-
 // Between what the types compute in; a half type's value may have more digits still, and is rounded once when it is stored.
 template <class To, class From>
 struct Convert {
@@ -76,22 +59,6 @@ __global__ void count_nonfinite_kernel(unsigned long long* counts, Dense<T> x, i
   if (threadIdx.x != 0) return;
   if (nan > 0) atomicAdd(counts, static_cast<unsigned long long>(nan));
   if (infinite > 0) atomicAdd(counts + 1, static_cast<unsigned long long>(infinite));
-}
-
-// `value` as an element of this dtype: its bits.
-template <class Bits>
-Bits bits_of(double value, DType dtype) {
-  Bits bits{};
-  dispatch_all(dtype, [&]<class T>() {
-    if constexpr (sizeof(T) == sizeof(Bits)) {
-      if constexpr (is_half<T>) {
-        bits = std::bit_cast<Bits>(T(value));
-      } else {
-        bits = std::bit_cast<Bits>(convert_number<T>(value));
-      }
-    }
-  });
-  return bits;
 }
 
 }  // namespace
