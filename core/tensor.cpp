@@ -130,7 +130,7 @@ Tensor to_host(const Tensor& x) {
 std::string describe(const Tensor& x) {
   if (!x.defined()) return "an undefined tensor";
   std::string text = std::string(name_of(x.dtype())) + " " + to_string(x.shape());
-  if (x.device().is_cuda()) text += " on " + to_string(x.device());
+  if (x.device() != default_device()) text += " on " + to_string(x.device());
   return text;
 }
 

@@ -152,7 +152,7 @@ Tensor to_host(const Tensor& x);
 std::string to_string(const Tensor& x);
 std::ostream& operator<<(std::ostream& out, const Tensor& x);
 
-/// dtype, device and shape of `x` in one phrase for error messages: "float32 [2, 3]".
+/// dtype and shape of `x` in one phrase for error messages, "float32 [2, 3]"; with its device if that is not the default one.
 std::string describe(const Tensor& x);
 
 inline std::string to_text(const Tensor& x) { return describe(x); }

@@ -296,7 +296,8 @@ TEST_CASE("tensor: errors name what was expected and what came") {
   CHECK_THROWS_WITH_AS(arange(-1), "arange: the length must not be negative, got -1", Error);
   CHECK_THROWS_WITH_AS(clone(Tensor()), "clone: the tensor is undefined", Error);
   CHECK_THROWS_WITH_AS(parse_device("tpu"), "device: expected cpu, cuda or cuda:N, got \"tpu\"", Error);
-  CHECK_THROWS_WITH_AS(parse_device("cuda:99"), "device: this build has no CUDA backend, \"cuda:99\" is not available; use \"cpu\"", Error);
+  CHECK_THROWS_WITH_AS(parse_device("cuda:99"), doctest::Contains("\"cuda:99\""), Error);
+  CHECK_THROWS_WITH_AS(parse_device("cuda:"), "device: expected cpu, cuda or cuda:N, got \"cuda:\"", Error);
   CHECK_THROWS_WITH_AS(set_num_threads(0), "set_num_threads: expected at least 1 thread, got 0", Error);
   CHECK(parse_device("cpu") == Device::cpu());
   CHECK(to_string(Device::cuda(1)) == "cuda:1");
