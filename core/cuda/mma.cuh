@@ -101,7 +101,7 @@ __device__ inline void copy_async(SharedAddress to, const void* from, bool insid
 #ifdef WEFT_CUDA_EMULATED
   emulated::copy_async(to, from, inside);
 #else
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(__cvta_generic_to_global(from)), "r"(inside ? 16 : 0)
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(__cvta_generic_to_global(from)), "r"(inside ? 16 : 0)
                : "memory");
 #endif
 }
