@@ -182,8 +182,8 @@ std::string device_description(Device device) {
 
 void* allocate(int64_t bytes, Device device) {
   if (bytes == 0) return nullptr;
+  if (device.is_cuda()) WEFT_ON_CUDA(device, allocate(bytes, device.index));
   const int64_t size = rounded(bytes);
-  if (device.is_cuda()) WEFT_ON_CUDA(device, allocate(size, device.index));
   void* data = cpu_pool().take(size);
   WEFT_CHECK(data != nullptr, "allocate: out of memory on cpu: asked for {} bytes, {} in use", bytes, bytes_in_use(device));
   const int64_t now = cpu_in_use.fetch_add(size) + size;
@@ -195,7 +195,7 @@ void* allocate(int64_t bytes, Device device) {
 
 void release(void* data, int64_t bytes, Device device) {
   if (data == nullptr) return;
-  if (device.is_cuda()) WEFT_ON_CUDA(device, release(data, rounded(bytes), device.index));
+  if (device.is_cuda()) WEFT_ON_CUDA(device, release(data, bytes, device.index));
   cpu_in_use.fetch_sub(rounded(bytes));
   cpu_pool().give(data, rounded(bytes));
 }

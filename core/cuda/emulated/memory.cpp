@@ -102,11 +102,11 @@ class Arena {
     std::string found;
     for (const auto& [offset, block] : blocks_) {
       std::byte* zone = base_ + offset + block.bytes;
-      const size_t size = block.size - block.bytes;
-      const auto changed = std::find_if(zone, zone + size, [](std::byte b) { return b != std::byte{canary}; });
-      if (changed == zone + size) continue;
-      found = format("wrote {} bytes beyond the end of an allocation of {} bytes", changed - zone + 1, block.bytes);
-      std::memset(zone, canary, size);
+      size_t changed = block.size - block.bytes;
+      while (changed > 0 && zone[changed - 1] == std::byte{canary}) --changed;
+      if (changed == 0) continue;
+      found = format("wrote up to {} bytes beyond the end of an allocation of {} bytes", changed, block.bytes);
+      std::memset(zone, canary, changed);
     }
     return found;
   }
