@@ -53,6 +53,9 @@ struct Problem {
   __device__ int kv_head(int h) const { return h / (H / Hkv); }
   __device__ int keys_of(int b) const { return key_lengths == nullptr ? M : static_cast<int>(std::clamp<int64_t>(key_lengths[b], 0, M)); }
 
+  /// Of query i in lse and delta [B, H, N].
+  __device__ int64_t row_index(int b, int h, int i) const { return (static_cast<int64_t>(b) * H + h) * N + i; }
+
   // ---- the window, causality and padding: which tiles need a visit ---------------------------------------------------------------------
 
   /// Query i sees keys [first_key(i), end_key(i, keys_of(b))) as far as these go; both grow with i. The last query's place is the last key.
@@ -75,10 +78,9 @@ struct Problem {
 
   // ---- one pair: i and j may lie outside [0, N) and [0, M) ------------------------------------------------------------------------------
 
+  __device__ bool in_window(int i, int j, int keys) const { return i < N && j >= first_key(i) && j < end_key(i, keys); }
   /// The mask's word, too; a bias of -infinity hides a pair as well.
-  __device__ bool visible(int b, int h, int i, int j, int keys) const {
-    return i < N && j >= first_key(i) && j < end_key(i, keys) && (!mask || *mask.at(b, h, i, j));
-  }
+  __device__ bool visible(int b, int h, int i, int j, int keys) const { return in_window(i, j, keys) && (!mask || *mask.at(b, h, i, j)); }
   /// Of a visible pair.
   __device__ A bias_at(int b, int h, int i, int j) const { return bias ? widen(*bias.at(b, h, i, j)) : A(0); }
   /// The score of the pair from x = scale q . k; -infinity if it is not visible.
@@ -94,26 +96,25 @@ struct Problem {
   __device__ void multipliers(int b, int h, int i, int j, A (&m)[K]) const {
     static_assert(K % 4 == 0);
     if (multiplier) {
+      WEFT_UNROLL
       for (int c = 0; c < K; ++c) m[c] = i < N && j + c >= 0 && j + c < M ? widen(*multiplier.at(b, h, i, j + c)) : A(0);
       return;
     }
-    const uint64_t element = ((static_cast<uint64_t>(b) * H + h) * N + i) * M + j;
-    const unsigned skipped = element % 4;
+    const int64_t element = row_index(b, h, i) * M + j;  // may be negative
+    const auto skipped = static_cast<unsigned>(element & 3);
     uint32_t words[K + 4] = {};
+    WEFT_UNROLL
     for (int c = 0; c < K + 4; c += 4) {
       if (c == K && skipped == 0) break;
-      const std::array<uint32_t, 4> block = key.block(element / 4 + c / 4);
+      const std::array<uint32_t, 4> block = key.block(static_cast<uint64_t>((element >> 2) + c / 4));
+      WEFT_UNROLL
       for (int w = 0; w < 4; ++w) words[c + w] = block[w];
     }
+    WEFT_UNROLL
     for (int c = 0; c < K; ++c) {  // word c + skipped, without an index that registers cannot have
       const uint32_t low = (skipped & 1) != 0 ? words[c + 1] : words[c], high = (skipped & 1) != 0 ? words[c + 3] : words[c + 2];
       m[c] = ((skipped & 2) != 0 ? high : low) >= threshold ? keep_scale : A(0);
     }
-  }
-  __device__ A multiplier_at(int b, int h, int i, int j) const {
-    if (multiplier) return widen(*multiplier.at(b, h, i, j));
-    const uint64_t element = ((static_cast<uint64_t>(b) * H + h) * N + i) * M + j;
-    return key.word(element) >= threshold ? keep_scale : A(0);
   }
 };
 
