@@ -61,7 +61,8 @@ class OnHost {
   }
   OnHost(const OnHost&) = delete;
   OnHost& operator=(const OnHost&) = delete;
-  operator T*() { return host_.data<T>(); }
+  T* data() { return host_.data<T>(); }
+  operator T*() { return data(); }
 
  private:
   Tensor x_, host_;

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <functional>
 
+#include "testing.h"
 #include "weft/core/random.h"
 
 using namespace weft;
