@@ -37,6 +37,12 @@
 #define WEFT_PRAGMA(text) _Pragma(#text)
 #define WEFT_UNROLL_BY(n) WEFT_PRAGMA(unroll n)
 #endif
+/// In front of a loop of constant length over an array that should lie in registers.
+#ifdef __CUDACC__
+#define WEFT_UNROLL _Pragma("unroll")
+#else
+#define WEFT_UNROLL
+#endif
 
 namespace weft::cuda {
 
