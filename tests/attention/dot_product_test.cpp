@@ -129,7 +129,7 @@ TEST_CASE("dot_product: queries without a visible key give zero rows and no grad
   CHECK(max(abs(slice(causal.y, 2, 40, 41))).item() > 0);
 }
 
-TEST_CASE("dot_product: -infinity in the bias blocks like a mask; -1e9 in a whole row does not") {
+TEST_CASE("dot_product: -infinity in the bias blocks like a mask, -1e9 in a whole row does not") {
   const Tensor mask = random_mask({33, 40}, 0.4, 2);
   AttentionCase c{.N = 33, .M = 40};
   c.options.mask = mask;

@@ -9,7 +9,7 @@
 using namespace weft;
 using testing::random;
 
-TEST_CASE("split_heads and merge_heads: each head takes adjacent features; inverse of one another") {
+TEST_CASE("split_heads and merge_heads: each head takes adjacent features, inverse of one another") {
   const Tensor x = random({2, 5, 12});
   const Tensor heads = split_heads(x, 3);
   CHECK(heads.shape() == Shape({2, 3, 5, 4}));

@@ -68,7 +68,7 @@ TEST_CASE("LocalSelfAttention equals MultiHead with the window as its mask, user
   CHECK(largest_difference(narrow(x, {.key_lengths = lengths}).y, full(x, {.mask = window, .key_lengths = lengths}).y) < 1e-13);
 }
 
-TEST_CASE("LocalSelfAttention: compact weights are the band of the dense ones, with their gradient; the output is the same") {
+TEST_CASE("LocalSelfAttention: compact weights are the band of the dense ones, with their gradient, the output is the same") {
   for (int64_t window : {1, 4, 7, 40}) {
     for (bool causal : {false, true}) {
       CAPTURE(window);
@@ -100,7 +100,7 @@ TEST_CASE("LocalSelfAttention: compact weights are the band of the dense ones, w
                });
 }
 
-TEST_CASE("LocalSelfAttention: a window of one position returns the values; one of padding only returns zero") {
+TEST_CASE("LocalSelfAttention: a window of one position returns the values, one of padding only returns zero") {
   LocalSelfAttention module = evaluated({.dim = 6, .heads = 2}, 1);
   const Tensor x = random({2, 7, 6});
   CHECK(largest_difference(module(x).y, module.w_o(module.w_v(x))) < 1e-13);

@@ -172,7 +172,7 @@ TEST_CASE("queries without a visible key give the bias of the output, no NaN, an
   CHECK(largest_difference(module(x, {.bias = low}).y, module(x).y) < 1e-5);
 }
 
-TEST_CASE("without rotary positions the bias of the keys has no gradient; with them it has") {
+TEST_CASE("without rotary positions the bias of the keys has no gradient, with them it has") {
   for (bool rope : {false, true}) {
     MultiHeadSelfAttention module = multi_head({.dim = 6, .heads = 3, .bias = true, .rope = rope});
     const double size = max(abs(gradients_of(module, random({2, 7, 6}), {}, random({2, 7, 6}))[4])).item();  // w_k.bias
@@ -180,7 +180,7 @@ TEST_CASE("without rotary positions the bias of the keys has no gradient; with t
   }
 }
 
-TEST_CASE("weights on request: dense, head mean, stored; the output does not depend on it") {
+TEST_CASE("weights on request: dense, head mean, stored, the output does not depend on it") {
   MultiHeadSelfAttention module = multi_head({.dim = 6, .heads = 3});
   const Tensor x = random({2, 7, 6});
   CHECK_THROWS_WITH_AS(module.attention_weights(), doctest::Contains("the latest call computed no attention weights"), Error);

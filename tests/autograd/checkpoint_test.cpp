@@ -137,7 +137,7 @@ TEST_CASE("checkpoint: f may return an input, a captured tensor, or a view") {
   });
 }
 
-TEST_CASE("checkpoint: gradients() through it touches no leaf; a retained graph runs again") {
+TEST_CASE("checkpoint: gradients() through it touches no leaf, a retained graph runs again") {
   const Tensor x = parameter(normal({2, 3}, 1)), w = parameter(normal({3, 3}, 2)), dy = normal({2, 3}, 3);
   const auto f = [&](const Inputs& in) { return tanh(linear(in[0], w)); };
   const Tensor y = checkpoint(f, {x});

@@ -122,11 +122,11 @@ TEST_CASE("the matmul kernel adds to y when asked, and otherwise never reads it"
     for (int64_t inner : {9, 0}) {
       const Tensor a = random({n, inner}), b = random({inner, m});
       Tensor y = full(shape, std::numeric_limits<double>::quiet_NaN(), {.dtype = DType::float64});
-      cpu::matmul(y, a, b, false, false, 2, false);
+      WEFT_LAUNCH(y, matmul(y, a, b, false, false, 2, false));
       check_product(y, a, b, {.alpha = 2});
       const Tensor start = random(shape);
       Tensor sum = clone(start);
-      cpu::matmul(sum, a, b, false, false, 2, true);
+      WEFT_LAUNCH(sum, matmul(sum, a, b, false, false, 2, true));
       const Array product(y), from(start);
       check_each(
           sum, shape, [&](const Index& i) { return product[i] + from[i]; }, 1e-14);

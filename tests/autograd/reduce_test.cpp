@@ -244,7 +244,7 @@ TEST_CASE("gradients of reductions") {
   }
 }
 
-TEST_CASE("ties share the gradient of max and min; an all -infinity logsumexp has none") {
+TEST_CASE("ties share the gradient of max and min, an all -infinity logsumexp has none") {
   Tensor p = parameter(from_vector<double>({2, 1, 2, 2, 0, 0}, {2, 3}));
   backward(max(p, {1}), from_vector<double>({6, 5}, {2}));
   CHECK(values(grad(p)) == std::vector<double>{3, 0, 3, 5, 0, 0});

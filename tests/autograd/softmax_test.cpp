@@ -98,7 +98,7 @@ TEST_CASE("softmax agrees with plain loops along every axis at any size") {
   }
 }
 
-TEST_CASE("softmax takes any mask that broadcasts; rows without a true are zeros") {
+TEST_CASE("softmax takes any mask that broadcasts, rows without a true are zeros") {
   manual_seed(2);
   const Tensor x = normal({2, 3, 5, 33}, DType::float64, 2);
   for (const Shape& shape : {Shape({2, 3, 5, 33}), Shape({33}), Shape({5, 33}), Shape({2, 1, 1, 33}), Shape({3, 1, 33}),

@@ -15,7 +15,7 @@ namespace {
 std::string text(const std::vector<double>& values, DType dtype = DType::float64) {
   const Tensor x = from_vector(values, {static_cast<int64_t>(values.size())});
   Tensor y = empty(x.shape(), {.dtype = dtype});
-  cpu::convert(y, x);
+  WEFT_LAUNCH(y, convert(y, x));
   return to_string(y);
 }
 
@@ -44,7 +44,7 @@ TEST_CASE("print: columns are aligned, with as many digits as they need") {
   CHECK(text({1, 0}, DType::boolean) == "[ true false] bool [2]");
 }
 
-TEST_CASE("print: numbers of very different size are scientific; NaN and infinities keep the columns") {
+TEST_CASE("print: numbers of very different size are scientific, NaN and infinities keep the columns") {
   CHECK(text({1e-5, 1}) == "[1.e-05 1.e+00] float64 [2]");
   CHECK(text({1e8, 1.5}) == "[1.0e+08 1.5e+00] float64 [2]");
   CHECK(text({123456789.125}) == "[1.23456789e+08] float64 [1]");

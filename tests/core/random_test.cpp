@@ -39,7 +39,7 @@ Moments moments(const std::vector<double>& x) {
 
 std::vector<double> doubles(const Tensor& x) {
   Tensor y = empty(x.shape(), {.dtype = DType::float64});
-  cpu::convert(y, x);
+  WEFT_LAUNCH(y, convert(y, x));
   return y.to_vector<double>();
 }
 
@@ -65,15 +65,15 @@ TEST_CASE("random: vectors of blocks are the scalar stream, for counters and key
   for (const RandomKey key : {RandomKey{0, 0}, RandomKey{0x123456789abcdef, 42}, RandomKey{7, uint64_t{1} << 40}}) {
     for (const int64_t n : {1, 3, 4, 7, 31, 32, 33, 1000, 1023, 1025, 20000}) {
       Tensor y = empty({n});
-      cpu::fill_uniform(y, 0, 1, key);
+      WEFT_LAUNCH(y, fill_uniform(y, 0, 1, key));
       const auto got = y.to_vector<float>();
       for (int64_t e = 0; e < n; ++e) {
         const float want = static_cast<float>(key.word(static_cast<uint64_t>(e)) >> 8) * 0x1p-24F;
         if (got[static_cast<size_t>(e)] != want) FAIL("element ", e, " of ", n);
       }
       Tensor wide = empty({n}, {.dtype = DType::float64}), whole = empty({n}, {.dtype = DType::int64});
-      cpu::fill_uniform(wide, 0, 1, key);
-      cpu::fill_integers(whole, 1000, key);
+      WEFT_LAUNCH(wide, fill_uniform(wide, 0, 1, key));
+      WEFT_LAUNCH(whole, fill_integers(whole, 1000, key));
       const auto got_wide = wide.to_vector<double>();
       const auto got_whole = whole.to_vector<int64_t>();
       for (int64_t e = 0; e < n; ++e) {
@@ -100,7 +100,7 @@ TEST_CASE("random: the same numbers for any number of threads") {
       all.push_back(doubles(randint(1000, shape, Device::cpu(), &generator)));
       all.push_back(doubles(keep_mask(shape, 0.3, generator.next())));
       Tensor y = empty(shape, {.dtype = dtype});
-      cpu::dropout(y, ones(shape, {.dtype = dtype}), 0.3, generator.next());
+      WEFT_LAUNCH(y, dropout(y, ones(shape, {.dtype = dtype}), 0.3, generator.next()));
       all.push_back(doubles(y));
     }
     return all;
@@ -146,8 +146,8 @@ TEST_CASE("random: normal numbers") {
   // An element does not depend on how many there are.
   for (const int64_t n : {1, 2, 7, 33, 1024, 1025}) {
     Tensor few = empty({n}), many = empty({5000});
-    cpu::fill_normal(few, 0, 1, RandomKey{4, 4});
-    cpu::fill_normal(many, 0, 1, RandomKey{4, 4});
+    WEFT_LAUNCH(few, fill_normal(few, 0, 1, RandomKey{4, 4}));
+    WEFT_LAUNCH(many, fill_normal(many, 0, 1, RandomKey{4, 4}));
     auto prefix = many.to_vector<float>();
     prefix.resize(static_cast<size_t>(n));
     CHECK(few.to_vector<float>() == prefix);
@@ -157,7 +157,7 @@ TEST_CASE("random: normal numbers") {
 TEST_CASE("random: float32 normals are the float64 formula of the same words") {
   const RandomKey key{8, 9};
   Tensor y = empty({10000});
-  cpu::fill_normal(y, 0, 1, key);
+  WEFT_LAUNCH(y, fill_normal(y, 0, 1, key));
   const auto got = y.to_vector<float>();
   double worst = 0;
   for (size_t j = 0; j + 1 < got.size(); j += 2) {
@@ -200,7 +200,7 @@ TEST_CASE("random: masks keep with probability 1 - p, word by word") {
     }
     CHECK(std::fabs(static_cast<double>(kept) / 50000 - (1 - p)) < 0.01);
     Tensor x = full({50000}, 3), y = empty({50000});
-    cpu::dropout(y, x, p, key);
+    WEFT_LAUNCH(y, dropout(y, x, p, key));
     const auto out = y.to_vector<float>();
     for (size_t e = 0; e < mask.size(); ++e) {
       if (out[e] != (mask[e] ? 3 * static_cast<float>(1 / (1 - p)) : 0)) FAIL("dropout element ", e, " at p = ", p);

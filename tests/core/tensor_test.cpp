@@ -18,7 +18,7 @@ const std::vector<DType> all_dtypes = {DType::float32, DType::float64, DType::fl
 
 Tensor converted(const Tensor& x, DType dtype) {
   Tensor y = empty(x.shape(), {.dtype = dtype});
-  cpu::convert(y, x);
+  WEFT_LAUNCH(y, convert(y, x));
   return y;
 }
 
@@ -130,7 +130,7 @@ TEST_CASE("tensor: every dtype converts to every other") {
   }
 }
 
-TEST_CASE("tensor: conversion to int64 goes towards zero and stays in range; to bool, everything but zero is true") {
+TEST_CASE("tensor: conversion to int64 goes towards zero and stays in range, to bool, everything but zero is true") {
   constexpr double inf = std::numeric_limits<double>::infinity(), not_a_number = std::numeric_limits<double>::quiet_NaN();
   constexpr int64_t lowest = std::numeric_limits<int64_t>::min(), highest = std::numeric_limits<int64_t>::max();
   const Tensor x = from_vector<double>({1.9, -1.9, 1e300, -1e300, inf, -inf, not_a_number, 0.0, -0.0, 0x1p62}, {10});

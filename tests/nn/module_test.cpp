@@ -70,14 +70,14 @@ StateDict copy_of(Model& model) {
 
 }  // namespace
 
-TEST_CASE("names join with dots and follow the lists; undefined tensors are absent") {
+TEST_CASE("names join with dots and follow the lists, undefined tensors are absent") {
   Model model;
   CHECK(names_of(state_dict(model)) == std::vector<std::string>{"tokens.weight", "layers.0.up.weight", "layers.0.up.bias",
                                                                 "layers.1.up.weight", "layers.1.up.bias", "layers.1.norm.weight",
                                                                 "layers.1.norm.bias", "layers.1.extra.weight", "head.weight", "slopes"});
 }
 
-TEST_CASE("a tied parameter has two names and counts once; buffers do not count") {
+TEST_CASE("a tied parameter has two names and counts once, buffers do not count") {
   Model model;
   CHECK(parameters(model).size() == 8);
   CHECK(count_parameters(model) == 21 + 2 * 20 + 10 + 2);
@@ -117,7 +117,7 @@ TEST_CASE("a strict load lists missing, unexpected and mis-shaped names together
   CHECK(layer.weight.to_vector<float>() == before);
 }
 
-TEST_CASE("a load that is not strict takes what fits by name; a wrong shape stays an error") {
+TEST_CASE("a load that is not strict takes what fits by name, a wrong shape stays an error") {
   Linear layer({.in = 2, .out = 3});
   load_state_dict(layer, {{"weight", ones({3, 2})}, {"gain", zeros({3})}}, false);
   CHECK(layer.weight.to_vector<float>() == std::vector<float>(6, 1));
