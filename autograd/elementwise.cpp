@@ -77,7 +77,7 @@ Tensor binary(const char* op, const Tensor& a, const Tensor& b, const Location& 
 template <class Forward>
 Tensor compare(const char* op, const Tensor& a, const Tensor& b, Forward forward) {
   check_alike(op, "a", a, "b", b);
-  WEFT_CHECK(size_of(a.dtype()) != 2 || a.device().is_cuda(), "{}: {} is a storage type; convert with to(x, DType::float32)", op,
+  WEFT_CHECK(size_of(a.dtype()) != 2 || a.device().is_cuda(), "{}: {} is a storage type on the CPU; convert with to(x, DType::float32)", op,
              a.dtype());
   Tensor y = empty(broadcast_shapes(op, a.shape(), b.shape()), {.dtype = DType::boolean, .device = a.device()});
   forward(y, a, b);

@@ -42,7 +42,7 @@ Tensor from_vector(const std::vector<T>& values, const Shape& shape, Device devi
   if (shape.numel() > 0) std::copy(values.begin(), values.end(), host.data<T>());
   if (!device.is_cuda()) return host;
   Tensor x = empty(shape, {.dtype = dtype_of<T>, .device = device});
-  x.copy_from(host);
+  copy_bytes(x.raw(), device, host.raw(), Device::cpu(), x.bytes());
   return x;
 }
 

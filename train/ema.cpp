@@ -1,12 +1,16 @@
 #include "weft/train/ema.h"
 
+#include "weft/autograd/ops.h"
 #include "weft/core/kernels.h"
 
 namespace weft {
 
 Ema::Ema(std::vector<Tensor> parameters, double decay) : parameters_(std::move(parameters)), decay_(decay) {
   WEFT_CHECK(decay >= 0 && decay <= 1, "ema: decay should be in [0, 1], got {}", decay);
-  for (const Tensor& p : parameters_) averages_.push_back(clone(p));
+  for (const Tensor& p : parameters_) {
+    const Tensor weight = detach(p);
+    averages_.push_back(size_of(p.dtype()) == 2 ? to(weight, DType::float32) : clone(weight));
+  }
 }
 
 void Ema::update() {
@@ -16,12 +20,15 @@ void Ema::update() {
   WEFT_LAUNCH(slots[0].value, ema_step(slots, decay_));
 }
 
-void Ema::swap() {
+AveragedWeights::AveragedWeights(const Ema& ema) : parameters_(ema.parameters()) {
   for (size_t i = 0; i < parameters_.size(); ++i) {
-    const Tensor weights = clone(parameters_[i]);
-    parameters_[i].copy_from(averages_[i]);
-    averages_[i].copy_from(weights);
+    weights_.push_back(clone(parameters_[i]));
+    parameters_[i].copy_from(to(ema.averages()[i], parameters_[i].dtype()));
   }
+}
+
+AveragedWeights::~AveragedWeights() {
+  for (size_t i = 0; i < parameters_.size(); ++i) parameters_[i].copy_from(weights_[i]);
 }
 
 StateDict Ema::state_dict() const {

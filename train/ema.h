@@ -12,9 +12,9 @@ class Ema {
 
   /// After an optimizer step.
   void update();
-  /// Exchanges weights and averages: evaluate between two calls.
-  void swap();
 
+  const std::vector<Tensor>& parameters() const { return parameters_; }
+  /// In float32 where the parameters are in half precision.
   const std::vector<Tensor>& averages() const { return averages_; }
   /// "0", "1", ... in the order of the parameters, sharing memory.
   StateDict state_dict() const;
@@ -25,16 +25,16 @@ class Ema {
   double decay_;
 };
 
-/// While it lives, the parameters hold their averages.
+/// While it lives, the parameters hold their averages: evaluate, do not train.
 class AveragedWeights {
  public:
-  explicit AveragedWeights(Ema& ema) : ema_(ema) { ema_.swap(); }
-  ~AveragedWeights() { ema_.swap(); }
+  explicit AveragedWeights(const Ema& ema);
+  ~AveragedWeights();
   AveragedWeights(const AveragedWeights&) = delete;
   AveragedWeights& operator=(const AveragedWeights&) = delete;
 
  private:
-  Ema& ema_;
+  std::vector<Tensor> parameters_, weights_;
 };
 
 }  // namespace weft

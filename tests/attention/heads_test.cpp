@@ -91,9 +91,11 @@ TEST_CASE("check_attend_options: errors") {
                        doctest::Contains("op: key_lengths[1] is 99, but there are 7 keys"), Error);
   CHECK_THROWS_WITH_AS(check({.key_lengths = from_vector<int64_t>({-3, 7}, {2})}), doctest::Contains("op: key_lengths[0] is -3"), Error);
   CHECK_THROWS_WITH_AS(check({.compact_weights = true}), doctest::Contains("op: compact_weights needs return_weights"), Error);
-  lengths.storage()->device = Device::cuda();
-  CHECK_THROWS_WITH_AS(check({.key_lengths = lengths}), doctest::Contains("op: key_lengths is on cuda:0, q on cpu"), Error);
-  lengths.storage()->device = Device::cpu();
+  const Device here = default_device(), elsewhere = here.is_cuda() ? Device::cpu() : Device::cuda();
+  lengths.storage()->device = elsewhere;
+  CHECK_THROWS_WITH_AS(check({.key_lengths = lengths}),
+                       doctest::Contains("op: key_lengths is on " + to_string(elsewhere) + ", q on " + to_string(here)), Error);
+  lengths.storage()->device = here;
   CHECK_THROWS_WITH_AS(check({.dropout = 1.5}), doctest::Contains("dropout must be in [0, 1], got 1.5"), Error);
   CHECK_THROWS_WITH_AS(check({.scale = INFINITY}), doctest::Contains("the scale must be finite"), Error);
 }

@@ -64,7 +64,7 @@ TEST_CASE("elementwise: other dtypes") {
   CHECK(grad(x).to_vector<double>() == std::vector<double>{1, 2, 4});
   CHECK(!requires_grad(to(x, DType::int64)));
   CHECK(to(x, DType::float64).node() == x.node());
-  CHECK(to(x, Device::cpu()).node() == x.node());
+  CHECK(to(x, x.device()).node() == x.node());
 }
 
 TEST_CASE("elementwise: dropout draws its mask again in the backward") {

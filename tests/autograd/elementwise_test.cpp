@@ -231,8 +231,8 @@ TEST_CASE("elementwise: errors name the op, what came and the way out") {
   CHECK_THROWS_WITH_AS(mul(i, i), "mul: expected float32 or float64, got int64 [3]; convert with to(x, DType::float32)", Error);
   CHECK_THROWS_WITH_AS(mul(x, zeros({2})), "mul: shapes [2, 3] and [2] do not broadcast: sizes 3 and 2 differ and neither is 1", Error);
   CHECK_THROWS_WITH_AS(less(x, i), "less: a is float32 [2, 3], but b is int64 [3]; convert one with to(x, DType::float32)", Error);
-  const Tensor half = zeros({3}, {.dtype = DType::float16});
-  CHECK_THROWS_WITH_AS(less(half, half), "less: float16 is a storage type; convert with to(x, DType::float32)", Error);
+  const Tensor half = zeros({3}, {.dtype = DType::float16, .device = Device::cpu()});
+  CHECK_THROWS_WITH_AS(less(half, half), "less: float16 is a storage type on the CPU; convert with to(x, DType::float32)", Error);
   CHECK_THROWS_WITH_AS(logical_and(m, x), "logical_and: expected a bool mask, got float32 [2, 3]", Error);
   CHECK_THROWS_WITH_AS(logical_not(x), "logical_not: expected a bool mask, got float32 [2, 3]", Error);
   CHECK_THROWS_WITH_AS(where(x, x, x), "where: expected a bool mask, got float32 [2, 3]", Error);
