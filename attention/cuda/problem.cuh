@@ -29,6 +29,14 @@ struct Span {
   WEFT_HOST_DEVICE bool empty() const { return first >= end; }
 };
 
+/// For the maximum of scores: NaN makes NaN of the sums, not of the maximum.
+struct Higher {
+  template <class T>
+  __device__ T operator()(T a, T b) const {
+    return std::fmax(a, b);
+  }
+};
+
 /// T: how q, k, v, bias and multipliers are stored. Lengths are below 2^29 and windows cut off at 2^30, so that sums of them are ints.
 template <class T>
 struct Problem {

@@ -13,12 +13,13 @@ namespace {
 constexpr double infinity = std::numeric_limits<double>::infinity();
 const TensorOptions wide = {.dtype = DType::float64, .device = Device::cpu()};
 
-/// Sizes, scope with the tensors that it wants on the CPU (floating-point ones in float64), and whether weights are computed and have a
-/// gradient.
+/// Sizes, scope with the tensors that it wants on the CPU (floating-point ones in float64), whether weights are computed and have a
+/// gradient, and whether there is a backward at all.
 struct Problem {
   int64_t B = 1, H = 2, Hkv = 1, N = 7, M = 9, D = 5, Dv = 5;
   AttentionScope scope = {};
   bool weights = false;
+  bool backward = true;
 };
 
 enum Input { q, k, v, dout, some_o, mask, bias, multiplier, lengths, dweights, inputs };
@@ -35,6 +36,7 @@ std::vector<Tensor> run(const Problem& p, const std::vector<Tensor>& in) {
     weights = empty_like(in[dweights]);
     WEFT_LAUNCH(o, dot_product_weights(weights, in[q], in[k], lse, scope));
   }
+  if (!p.backward) return {o, lse};
   Tensor delta = empty_like(lse), dq = empty_like(in[q]), dk = empty_like(in[k]), dv = empty_like(in[v]);
   if (in[bias].defined()) dbias = empty_like(in[bias]);
   WEFT_LAUNCH(o, dot_product_delta(delta, in[dout], in[some_o], in[dweights], in[q], in[k], lse, scope));
@@ -108,6 +110,22 @@ TEST_CASE("cuda: dot_product, each option alone") {
   SUBCASE("dropout, whole blocks of the stream") { p.M = 72, p.scope.dropout = 0.3, p.scope.key = {.seed = 4}; }
   SUBCASE("everything dropped") { p.scope.dropout = 1, p.scope.key = {.seed = 5}, p.weights = true; }
   SUBCASE("multipliers") { p.scope.dropout_multiplier = normal({2, 34, 70}, 7), p.weights = true; }
+  check_problem(p);
+}
+
+TEST_CASE("cuda: dot_product, few queries and several ranges of keys") {
+  Problem p{.B = 2, .H = 2, .Hkv = 1, .N = 3, .M = 521, .D = 24, .Dv = 40};
+  p.scope.scale = 0.3;
+  SUBCASE("nothing") {}
+  SUBCASE("odd widths") { p.D = 3, p.Dv = 5; }
+  SUBCASE("wide") { p.B = 1, p.M = 300, p.D = 260, p.Dv = 261, p.scope.scale = 0.1; }
+  SUBCASE("a window") { p.scope.left = 280, p.scope.right = -5; }
+  SUBCASE("every option") {
+    p.scope.right = 0, p.scope.dropout = 0.2, p.scope.key = {.seed = 5}, p.scope.layout = AttentionLayout::bhnd;
+    p.scope.mask = random_mask({2, 1, 3, 521}, 0.7, 3), p.scope.bias = normal({1, 521}, 4);
+    p.scope.key_lengths = from_vector<int64_t>({0, 401}, {2}, Device::cpu());
+  }
+  p.backward = false;
   check_problem(p);
 }
 
@@ -187,8 +205,8 @@ TEST_CASE("cuda: dot_product reads nothing of keys beyond the lengths, and passe
   check_on_cuda(in, call, {DType::float64}, 64);
   CHECK(largest_finite(call(moved(in, Device::cuda()))[0]) > 0);
   in[q].data<double>()[5 * 2 * 4] = std::numeric_limits<double>::quiet_NaN();  // row 5 of the first head
-  const auto forward = [&](const std::vector<Tensor>& own) { return std::vector<Tensor>{run(p, own)[0]}; };
-  check_on_cuda(in, forward, {DType::float64}, 64);
+  p.backward = false;
+  check_on_cuda(in, call, {DType::float64}, 64);
 }
 
 TEST_CASE("cuda: dot_product, tensors that do not begin at 16 bytes, or have no elements") {
