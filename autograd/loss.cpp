@@ -50,13 +50,13 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& targets, CrossEntropyOp
              options.label_smoothing);
   const int64_t classes = logits.size(-1), count = count_targets(targets, classes, options.ignore_index);
   const Tensor flat = detach(logits).viewed_as({targets.numel(), classes});  // [R, V]
-  Tensor losses = empty(rows, logits.options()), lse = empty_like(losses);
+  Tensor losses = empty(rows, {.dtype = acc_dtype(logits.dtype()), .device = logits.device()}), lse = empty_like(losses);
   WEFT_LAUNCH(flat, cross_entropy(losses, lse, flat, targets, options.ignore_index, options.label_smoothing));
   // Mean: 0 / 0 when every row is ignored.
   const double share = options.reduction == Reduction::mean ? 1 / static_cast<double>(count) : 1;
   Tensor y = losses;
   if (options.reduction != Reduction::none) {
-    y = empty({}, logits.options());
+    y = empty({}, losses.options());
     AxisSet all;
     for (int i = 0; i < rows.rank(); ++i) all.add(i);
     WEFT_LAUNCH(flat, sum(y, losses, all));

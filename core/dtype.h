@@ -63,6 +63,8 @@ struct accumulator<double> {
 };
 template <class T>
 using acc_t = typename accumulator<T>::type;
+/// The DType of acc_t: of statistics and losses that must not be rounded to half precision.
+inline DType acc_dtype(DType dtype) { return dtype == DType::float64 ? DType::float64 : DType::float32; }
 
 /// Calls f.operator()<T>() with the C++ type of a float32 or float64 dtype; anything else is an error that names `op`.
 template <class F>
