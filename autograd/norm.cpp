@@ -19,6 +19,9 @@ void check_channels(const char* op, const char* name, const Tensor& parameter, c
 // The gradient of a weight or bias, if the graph wants one.
 Tensor make_if(bool wanted, int64_t channels, const Tensor& like) { return wanted ? empty({channels}, like.options()) : Tensor(); }
 
+// What kernels keep for the backward: float32 where x is in half precision.
+TensorOptions statistics_of(const Tensor& x) { return {.dtype = acc_dtype(x.dtype()), .device = x.device()}; }
+
 Shape without(Shape shape, int axis) {
   shape.erase(axis);
   return shape;
@@ -32,7 +35,7 @@ Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, dou
   check_channels("layer_norm", "weight", weight, x, x.size(-1));
   check_channels("layer_norm", "bias", bias, x, x.size(-1));
   const Shape rows = without(x.shape(), x.rank() - 1);
-  Tensor y = empty_like(x), mean = empty(rows, x.options()), rstd = empty(rows, x.options());
+  Tensor y = empty_like(x), mean = empty(rows, statistics_of(x)), rstd = empty_like(mean);
   WEFT_LAUNCH(x, layer_norm(y, mean, rstd, x, weight, bias, eps));
   return record(
       "layer_norm", y, {x, weight, bias},
@@ -50,7 +53,7 @@ Tensor rms_norm(const Tensor& x, const Tensor& weight, std::optional<double> eps
   check_channels("rms_norm", "weight", weight, x, x.size(-1));
   const double machine_epsilon =
       x.dtype() == DType::float64 ? std::numeric_limits<double>::epsilon() : static_cast<double>(std::numeric_limits<float>::epsilon());
-  Tensor y = empty_like(x), rstd = empty(without(x.shape(), x.rank() - 1), x.options());
+  Tensor y = empty_like(x), rstd = empty(without(x.shape(), x.rank() - 1), statistics_of(x));
   WEFT_LAUNCH(x, rms_norm(y, rstd, x, weight, eps.value_or(machine_epsilon)));
   return record(
       "rms_norm", y, {x, weight},
@@ -69,7 +72,7 @@ Tensor group_norm(const Tensor& x, int64_t groups, const Tensor& weight, const T
   WEFT_CHECK(groups >= 1 && channels % groups == 0, "group_norm: {} channels cannot be split into {} groups; x is {}", channels, groups, x);
   check_channels("group_norm", "weight", weight, x, channels);
   check_channels("group_norm", "bias", bias, x, channels);
-  Tensor y = empty_like(x), mean = empty({x.size(0), groups}, x.options()), rstd = empty_like(mean);
+  Tensor y = empty_like(x), mean = empty({x.size(0), groups}, statistics_of(x)), rstd = empty_like(mean);
   WEFT_LAUNCH(x, group_norm(y, mean, rstd, x, weight, bias, groups, eps));
   return record(
       "group_norm", y, {x, weight, bias},
@@ -85,7 +88,7 @@ Tensor group_norm(const Tensor& x, int64_t groups, const Tensor& weight, const T
 Tensor l2_normalize(const Tensor& x, int axis, double eps, Location at) {
   check_float("l2_normalize", x);
   const int along = normalize_axis("l2_normalize", axis, x.shape());
-  Tensor y = empty_like(x), norm = empty(without(x.shape(), along), x.options());
+  Tensor y = empty_like(x), norm = empty(without(x.shape(), along), statistics_of(x));
   WEFT_LAUNCH(x, l2_normalize(y, norm, x, along, eps));
   return record(
       "l2_normalize", y, {x},
