@@ -47,7 +47,10 @@ class Staging {
   };
 
   std::byte* take(size_t bytes) {
-    if (head_ + bytes > capacity) head_ = 0;
+    if (head_ + bytes > capacity) {  // back to the start: what is left of the last round lies behind
+      while (!pending_.empty() && pending_.front().begin >= head_) reuse_oldest();
+      head_ = 0;
+    }
     const size_t begin = head_, end = head_ + bytes;
     while (!pending_.empty() && pending_.front().begin < end && begin < pending_.front().end) reuse_oldest();
     cudaEvent_t event = nullptr;

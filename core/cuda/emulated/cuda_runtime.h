@@ -1,5 +1,5 @@
 // The part of CUDA's runtime and device language that weft uses, for a C++ compiler: included in place of the toolkit's header of the same
-// name where -DWEFT_CUDA=EMULATED puts this folder first. Streams and events are synchronous.
+// name where -DWEFT_CUDA=EMULATED puts this folder first. Kernels run at once; copies from and to pinned memory happen late.
 #pragma once
 
 #include <algorithm>
@@ -246,8 +246,8 @@ using cudaStream_t = struct EmulatedStream*;
 using cudaEvent_t = struct EmulatedEvent*;
 constexpr unsigned cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2, cudaHostAllocMapped = 2;
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags);
-inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
-inline cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
+cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+cudaError_t cudaDeviceSynchronize();
 cudaError_t cudaEventCreate(cudaEvent_t* event);
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags);
 cudaError_t cudaEventDestroy(cudaEvent_t event);

@@ -94,6 +94,13 @@ bool is_allocated(const void* p, size_t bytes);
 /// What was written beyond the end of an allocation since the last call; empty if nothing was. The address sanitizer finds that earlier.
 std::string find_overrun();
 
+/// A copy that happens when the device is next used, or when something waits for it. The number of such operations until now tells how far
+/// to wait.
+void copy_later(void* to, const void* from, size_t bytes);
+uint64_t queue_position();
+bool is_finished(uint64_t position);
+void finish(uint64_t position);
+
 /// While one lives, this process may read and write device memory: during kernels and copies.
 class DeviceAccess {
  public:

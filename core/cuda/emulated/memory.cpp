@@ -4,12 +4,12 @@
 
 #include <algorithm>
 #include <cstring>
+#include <deque>
 #include <iterator>
 #include <map>
 #include <mutex>
 #include <string>
 #include <utility>
-#include <vector>
 
 #include "weft/core/cuda/emulated/emulator.h"
 #include "weft/core/cuda/emulated/sanitizer.h"
@@ -34,7 +34,7 @@ class Arena {
   }
 
   void* allocate(size_t bytes) {
-    std::lock_guard lock(mutex_);
+    const std::lock_guard lock(mutex_);
     if (bytes > capacity_ || used_ > capacity_ - bytes) return nullptr;
     const size_t size = (bytes + alignment - 1) / alignment * alignment + red_zone;
     size_t offset = end_;
@@ -49,14 +49,16 @@ class Arena {
     }
     blocks_[offset] = {bytes, size};
     used_ += bytes;
-    fresh_.push_back(offset);
-    unpoison(base_ + offset, bytes);
-    poison(base_ + offset + bytes, size - bytes);
-    return base_ + offset;
+    std::byte* p = base_ + offset;
+    unpoison(p, bytes);
+    poison(p + bytes, size - bytes);
+    queue_.push_back({p, nullptr, bytes, not_a_number});
+    if (!address_sanitizer) queue_.push_back({p + bytes, nullptr, size - bytes, canary});
+    return p;
   }
 
   bool release(void* data) {
-    std::lock_guard lock(mutex_);
+    const std::lock_guard lock(mutex_);
     const auto found = is_inside(data) ? blocks_.find(offset_of(data)) : blocks_.end();
     if (found == blocks_.end()) {  // destructors cannot report it
       misuse_ = "emulated CUDA: free of a pointer that is no device memory in use";
@@ -65,8 +67,12 @@ class Arena {
     const size_t offset = found->first, size = found->second.size;
     used_ -= found->second.bytes;
     blocks_.erase(found);
-    freed_.emplace_back(offset, size);
-    poison(base_ + offset, size);
+    if (address_sanitizer) {
+      finish_locked(position_locked());
+      poison(base_ + offset, size);
+    } else {
+      queue_.push_back({base_ + offset, nullptr, size, not_a_number});  // kernels may still hold a pointer to it
+    }
     auto at = free_.emplace(offset, size).first;  // and joined with its neighbours
     if (const auto next = std::next(at); next != free_.end() && at->first + at->second == next->first) {
       at->second += next->second;
@@ -81,24 +87,39 @@ class Arena {
     return true;
   }
 
-  void enter() {
-    std::lock_guard lock(mutex_);
-    if (!misuse_.empty()) throw Error(std::exchange(misuse_, ""));
-    const size_t wanted = (end_ + page - 1) / page * page;
-    if (entered_++ == 0 || opened_ < wanted) {
-      opened_ = wanted;
-      mprotect(base_, opened_, PROT_READ | PROT_WRITE);
-    }
-    fill();
+  void copy_later(void* to, const void* from, size_t bytes) {
+    const std::lock_guard lock(mutex_);
+    queue_.push_back({static_cast<std::byte*>(to), static_cast<const std::byte*>(from), bytes, 0});
   }
-  void leave() {
-    std::lock_guard lock(mutex_);
-    if (--entered_ == 0) mprotect(base_, opened_, PROT_NONE);
+  uint64_t position() {
+    const std::lock_guard lock(mutex_);
+    return position_locked();
+  }
+  bool is_finished(uint64_t position) {
+    const std::lock_guard lock(mutex_);
+    return position <= finished_;
+  }
+  void finish(uint64_t position) {
+    const std::lock_guard lock(mutex_);
+    finish_locked(position);
   }
 
+  void enter() {
+    const std::lock_guard lock(mutex_);
+    if (!misuse_.empty()) throw Error(std::exchange(misuse_, ""));
+    open();
+    work_off(position_locked());
+  }
+  void leave() {
+    const std::lock_guard lock(mutex_);
+    close();
+  }
+
+  // While the memory is open.
   std::string find_overrun() {
     if (address_sanitizer) return "";
-    std::lock_guard lock(mutex_);
+    const std::lock_guard lock(mutex_);
+    work_off(position_locked());  // what other host threads allocated meanwhile
     std::string found;
     for (const auto& [offset, block] : blocks_) {
       std::byte* zone = base_ + offset + block.bytes;
@@ -113,7 +134,7 @@ class Arena {
 
   bool is_inside(const void* p) const { return p >= base_ && p < base_ + reserved; }
   bool is_allocated(const void* p, size_t bytes) {
-    std::lock_guard lock(mutex_);
+    const std::lock_guard lock(mutex_);
     if (!is_inside(p)) return false;
     const auto after = blocks_.upper_bound(offset_of(p));
     if (after == blocks_.begin()) return false;
@@ -123,15 +144,15 @@ class Arena {
   }
 
   void set_capacity(size_t bytes) {
-    std::lock_guard lock(mutex_);
+    const std::lock_guard lock(mutex_);
     capacity_ = bytes;
   }
   size_t capacity() {
-    std::lock_guard lock(mutex_);
+    const std::lock_guard lock(mutex_);
     return capacity_;
   }
   size_t used() {
-    std::lock_guard lock(mutex_);
+    const std::lock_guard lock(mutex_);
     return used_;
   }
 
@@ -142,21 +163,41 @@ class Arena {
 
   size_t offset_of(const void* p) const { return static_cast<size_t>(static_cast<const std::byte*>(p) - base_); }
 
-  // Memory is filled when it is next open. What is freed becomes NaN at once, not only when it is given out again: kernels may still hold
-  // a pointer to it.
-  void fill() {
-    if (!address_sanitizer) {
-      for (const auto& [offset, size] : freed_) std::memset(base_ + offset, not_a_number, size);
+  void open() {
+    const size_t wanted = (end_ + page - 1) / page * page;
+    if (entered_++ == 0 || opened_ < wanted) {
+      opened_ = wanted;
+      mprotect(base_, opened_, PROT_READ | PROT_WRITE);
     }
-    for (const size_t offset : fresh_) {
-      const auto found = blocks_.find(offset);
-      if (found == blocks_.end()) continue;  // freed again
-      const auto [bytes, size] = found->second;
-      std::memset(base_ + offset, not_a_number, bytes);
-      if (!address_sanitizer) std::memset(base_ + offset + bytes, canary, size - bytes);
+  }
+  void close() {
+    if (--entered_ == 0) mprotect(base_, opened_, PROT_NONE);
+  }
+
+  // What waits for the memory to be open.
+  struct Operation {
+    std::byte* to;
+    const std::byte* from;  // none: the bytes are set to `value`
+    size_t bytes;
+    int value;
+  };
+  uint64_t position_locked() const { return finished_ + queue_.size(); }
+  void finish_locked(uint64_t position) {
+    if (position <= finished_) return;
+    open();
+    work_off(position);
+    close();
+  }
+  void work_off(uint64_t position) {
+    for (; finished_ < position; ++finished_) {
+      const Operation& next = queue_.front();
+      if (next.from != nullptr) {
+        std::memcpy(next.to, next.from, next.bytes);
+      } else {
+        std::memset(next.to, next.value, next.bytes);
+      }
+      queue_.pop_front();
     }
-    freed_.clear();
-    fresh_.clear();
   }
 
   std::mutex mutex_;
@@ -167,8 +208,8 @@ class Arena {
   std::string misuse_;
   std::map<size_t, Block> blocks_;  // by offset
   std::map<size_t, size_t> free_;   // size by offset
-  std::vector<size_t> fresh_;
-  std::vector<std::pair<size_t, size_t>> freed_;
+  std::deque<Operation> queue_;
+  uint64_t finished_ = 0;  // operations ever worked off
 };
 
 Arena& arena() {
@@ -186,6 +227,10 @@ void set_capacity(size_t bytes) { arena().set_capacity(bytes); }
 bool is_device_address(const void* p) { return arena().is_inside(p); }
 bool is_allocated(const void* p, size_t bytes) { return arena().is_allocated(p, bytes); }
 std::string find_overrun() { return arena().find_overrun(); }
+void copy_later(void* to, const void* from, size_t bytes) { arena().copy_later(to, from, bytes); }
+uint64_t queue_position() { return arena().position(); }
+bool is_finished(uint64_t position) { return arena().is_finished(position); }
+void finish(uint64_t position) { arena().finish(position); }
 DeviceAccess::DeviceAccess() { arena().enter(); }
 DeviceAccess::~DeviceAccess() { arena().leave(); }
 

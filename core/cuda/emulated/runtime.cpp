@@ -14,7 +14,8 @@ using weft::emulated::is_device_address;
 
 struct EmulatedEvent {
   std::chrono::steady_clock::time_point time;
-  bool passed = true;
+  uint64_t position = 0;
+  bool asked = false;
 };
 
 namespace {
@@ -90,6 +91,11 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   *stream = nullptr;
   return cudaSuccess;
 }
+cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaDeviceSynchronize(); }
+cudaError_t cudaDeviceSynchronize() {
+  weft::emulated::finish(weft::emulated::queue_position());
+  return cudaSuccess;
+}
 cudaError_t cudaEventCreate(cudaEvent_t* event) {
   *event = new EmulatedEvent;
   return cudaSuccess;
@@ -100,15 +106,17 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
   return cudaSuccess;
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
-  *event = {std::chrono::steady_clock::now(), false};
+  *event = {std::chrono::steady_clock::now(), weft::emulated::queue_position()};
   return cudaSuccess;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
-  event->passed = true;
+  weft::emulated::finish(event->position);
   return cudaSuccess;
 }
-// Not at once, so that callers prove that they can wait.
-cudaError_t cudaEventQuery(cudaEvent_t event) { return std::exchange(event->passed, true) ? cudaSuccess : cudaErrorNotReady; }
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+  if (std::exchange(event->asked, true)) weft::emulated::finish(event->position);  // whoever asks again and again gets an answer
+  return weft::emulated::is_finished(event->position) ? cudaSuccess : cudaErrorNotReady;
+}
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t end) {
   *milliseconds = std::chrono::duration<float, std::milli>(end->time - start->time).count();
   return cudaSuccess;
@@ -129,6 +137,7 @@ cudaError_t cudaMallocHost(void** p, size_t bytes) {
 }
 cudaError_t cudaHostAlloc(void** p, size_t bytes, unsigned) { return cudaMallocHost(p, bytes); }
 cudaError_t cudaFreeHost(void* p) {
+  cudaDeviceSynchronize();
   const std::lock_guard lock(pinned().mutex);
   if (pinned().blocks.erase(static_cast<std::byte*>(p)) == 0) return cudaErrorInvalidValue;
   std::free(p);
@@ -140,6 +149,10 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
   const bool is_kind = kind == cudaMemcpyDefault || (to_device == (kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice) &&
                                                      from_device == (kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice));
   if (!is_kind || (to_device && !is_allocated(to, bytes)) || (from_device && !is_allocated(from, bytes))) return cudaErrorInvalidValue;
+  if (is_pinned(to) || is_pinned(from)) {
+    weft::emulated::copy_later(to, from, bytes);
+    return cudaSuccess;
+  }
   const DeviceAccess access;
   std::memcpy(to, from, bytes);
   return cudaSuccess;
