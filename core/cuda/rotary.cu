@@ -1,0 +1,143 @@
+// Rotary positions: one pass, a pair of features (a, b) -> (a cos - b sin, a sin + b cos). A thread turns the same pairs of several rows of
+// one position: tables are wider than half types, so that they are read once for all of these.
+#include "weft/core/cuda/common.cuh"
+
+namespace weft::cuda {
+namespace {
+
+constexpr int rows_at_once = 4;
+
+// x [outer, length, inner, width]. The rows of a position are counted through outer and inner.
+struct RotaryRows {
+  int64_t count = 0, inner = 0, length = 0, width = 0, pairs = 0, first = 0;  // count: rows of one position
+  int64_t turns = 0, units = 0;                                               // threads of a row: those that turn pairs, and all
+  Divisor by_units, by_length, by_inner;
+
+  __device__ int64_t row(int64_t i, int64_t n) const {
+    const int64_t outer = by_inner.divide(i);
+    return (outer * length + n) * inner + i - outer * inner;
+  }
+};
+
+// N elements at p, 16 bytes at a time if they may be read as packs; otherwise as many of them as are left.
+template <int N, class T>
+__device__ void load(const T* p, bool packed, int64_t left, acc_of<T> (&x)[N]) {
+  constexpr int M = std::min(N, pack_size<T>);
+  if (packed) {
+    WEFT_UNROLL
+    for (int i = 0; i < N; i += M) {
+      const Pack<T, M> pack = load_pack<M>(p + i);
+      WEFT_UNROLL
+      for (int k = 0; k < M; ++k) x[i + k] = widen(pack.value[k]);
+    }
+  } else {
+    WEFT_UNROLL
+    for (int i = 0; i < N; ++i) x[i] = i < left ? widen(p[i]) : acc_of<T>(0);
+  }
+}
+template <int N, class T>
+__device__ void store(T* p, bool packed, int64_t left, const acc_of<T> (&x)[N]) {
+  constexpr int M = std::min(N, pack_size<T>);
+  if (packed) {
+    WEFT_UNROLL
+    for (int i = 0; i < N; i += M) {
+      Pack<T, M> pack;
+      WEFT_UNROLL
+      for (int k = 0; k < M; ++k) pack.value[k] = narrow<T>(x[i + k]);
+      store_pack<M>(p + i, pack);
+    }
+  } else {
+    WEFT_UNROLL
+    for (int i = 0; i < N; ++i) {
+      if (i < left) p[i] = narrow<T>(x[i]);
+    }
+  }
+}
+
+// A thread has N features: N / 2 pairs of neighbours, or N / 2 features of each half, or N features that are copied.
+template <class T, int N>
+__global__ void rotary_kernel(T* y, const T* x, const acc_of<T>* cos, const acc_of<T>* sin, RotaryRows rows, int64_t threads,
+                              bool half_split, acc_of<T> sign, bool packed) {
+  using A = acc_of<T>;
+  constexpr int P = N / 2;
+  for (int64_t t = grid_start(); t < threads; t += grid_stride()) {
+    const int64_t place = rows.by_units.divide(t), unit = t - place * rows.units;
+    const int64_t group = rows.by_length.divide(place), n = place - group * rows.length;
+    const bool turns = unit < rows.turns;
+    const int64_t pair = unit * P, column = turns ? 0 : 2 * rows.pairs + (unit - rows.turns) * N;
+    const int64_t pairs_left = rows.pairs - pair;
+    A c[P], s[P];
+    if (turns) {
+      const int64_t entry = (rows.first + n) * rows.pairs + pair;
+      load(cos + entry, packed, pairs_left, c);
+      load(sin + entry, packed, pairs_left, s);
+    }
+    WEFT_UNROLL
+    for (int r = 0; r < rows_at_once; ++r) {
+      const int64_t i = group * rows_at_once + r;
+      if (i >= rows.count) continue;
+      const int64_t begin = rows.row(i, n) * rows.width;
+      const T* in = x + begin;
+      T* out = y + begin;
+      if (!turns) {
+        A v[N];
+        load(in + column, packed, rows.width - column, v);
+        store(out + column, packed, rows.width - column, v);
+      } else if (half_split) {
+        A a[P], b[P], u[P], v[P];
+        load(in + pair, packed, pairs_left, a);
+        load(in + rows.pairs + pair, packed, pairs_left, b);
+        WEFT_UNROLL
+        for (int k = 0; k < P; ++k) {
+          u[k] = a[k] * c[k] - b[k] * (sign * s[k]);
+          v[k] = a[k] * (sign * s[k]) + b[k] * c[k];
+        }
+        store(out + pair, packed, pairs_left, u);
+        store(out + rows.pairs + pair, packed, pairs_left, v);
+      } else {
+        A v[N];
+        load(in + 2 * pair, packed, 2 * pairs_left, v);
+        WEFT_UNROLL
+        for (int k = 0; k < P; ++k) {
+          const A a = v[2 * k], b = v[2 * k + 1];
+          v[2 * k] = a * c[k] - b * (sign * s[k]);
+          v[2 * k + 1] = a * (sign * s[k]) + b * c[k];
+        }
+        store(out + 2 * pair, packed, 2 * pairs_left, v);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void rotary(Tensor& y, const Tensor& x, const Tensor& cos, const Tensor& sin, int axis, int64_t first, bool half_split, bool inverse) {
+  if (x.numel() == 0) return;
+  RotaryRows rows;
+  rows.length = x.size(axis);
+  rows.width = x.size(-1);
+  rows.pairs = cos.size(1);
+  rows.first = first;
+  rows.inner = 1;
+  for (int i = axis + 1; i < x.rank() - 1; ++i) rows.inner *= x.size(i);
+  rows.count = x.numel() / (rows.width * rows.length);
+  rows.by_length = Divisor(rows.length);
+  rows.by_inner = Divisor(rows.inner);
+  dispatch_compute(x.dtype(), "rotary", [&]<class T>() {
+    constexpr int P = pack_size<T>, N = 2 * P;  // 16 bytes of each half
+    using A = acc_of<T>;
+    T* out = y.data<T>();
+    const T* in = x.data<T>();
+    const A *c = cos.data<A>(), *s = sin.data<A>();
+    const bool packed = rows.width % P == 0 && rows.pairs % P == 0 && (rows.width - 2 * rows.pairs) % N == 0 && can_pack<P>(out, in) &&
+                        can_pack<pack_size<A>>(c, s);
+    rows.turns = ceil_div(rows.pairs, P);
+    rows.units = rows.turns + ceil_div(rows.width - 2 * rows.pairs, N);
+    rows.by_units = Divisor(rows.units);
+    const int64_t threads = ceil_div(rows.count, rows_at_once) * rows.length * rows.units;
+    launch(rotary_kernel<T, N>, grid_over(threads), block_threads, 0, out, in, c, s, rows, threads, half_split,
+           static_cast<A>(inverse ? -1 : 1), packed);
+  });
+}
+
+}  // namespace weft::cuda
