@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "weft/autograd/ops.h"
+#include "weft/core/kernels.h"
 
 namespace weft {
 
@@ -77,11 +78,8 @@ void check_attend_options(const char* op, const AttentionSizes& sizes, const Ten
     WEFT_CHECK(options.key_lengths.dtype() == DType::int64 && options.key_lengths.shape() == Shape({sizes.batch}),
                "{}: key_lengths must be int64 [{}] (one for each batch element), got {}", op, sizes.batch, options.key_lengths);
     check_device("key_lengths", options.key_lengths);
-    const std::vector<int64_t> lengths = options.key_lengths.to_vector<int64_t>();
-    for (size_t b = 0; b < lengths.size(); ++b) {
-      WEFT_CHECK(0 <= lengths[b] && lengths[b] <= sizes.keys, "{}: key_lengths[{}] is {}, but there are {} keys", op, b, lengths[b],
-                 sizes.keys);
-    }
+    WEFT_LAUNCH(q, check_range(options.key_lengths, sizes.keys + 1,
+                               format("{}: a length of {} in key_lengths[{}], but there are {} keys", op, "{}", "{}", sizes.keys)));
   }
   WEFT_CHECK(options.return_weights || !options.compact_weights, "{}: compact_weights needs return_weights", op);
   WEFT_CHECK(options.dropout >= 0 && options.dropout <= 1, "{}: dropout must be in [0, 1], got {}", op, options.dropout);

@@ -31,9 +31,12 @@ Tensor padding_mask(const Tensor& lengths, std::optional<int64_t> max_len) {
              "padding_mask: expected lengths int64 [B], got {}", lengths);
   WEFT_CHECK(max_len || lengths.numel() > 0, "padding_mask: without lengths max_len must be given");
   WEFT_CHECK(max_len.value_or(0) >= 0, "padding_mask: max_len must not be negative, got {}", max_len.value_or(0));
-  const std::vector<int64_t> length = lengths.to_vector<int64_t>();
-  const int64_t columns = max_len ? *max_len : std::max<int64_t>(0, *std::max_element(length.begin(), length.end()));
-  return build(lengths.size(0), columns, lengths.device(), [&](int64_t b, int64_t j) { return j < length[static_cast<size_t>(b)]; });
+  int64_t columns = max_len.value_or(0);
+  if (!max_len) {  // waits for the device
+    for (int64_t length : lengths.to_vector<int64_t>()) columns = std::max(columns, length);
+  }
+  const Tensor places = arange(columns, {.dtype = DType::int64, .device = lengths.device()});
+  return less(places, lengths.viewed_as({lengths.size(0), 1}));
 }
 
 Tensor local_mask(int64_t n, int64_t window, Device device) {

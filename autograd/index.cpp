@@ -1,4 +1,5 @@
-// Ops over int64 indices. Indices are checked here, so kernels need not.
+// Ops over int64 indices. Indices are checked here; kernels leave out those that are wrong, as CUDA tells of them later.
+#include "weft/autograd/check.h"
 #include "weft/autograd/ops.h"
 #include "weft/core/kernels.h"
 
@@ -10,11 +11,7 @@ void check_index(const char* op, const Tensor& index, int64_t size, const std::s
   WEFT_CHECK(index.defined() && index.dtype() == DType::int64, "{}: indices must be int64, got {}", op, index);
   WEFT_CHECK(index.device() == device, "{}: the indices are on {}, the tensor is on {}; move one with to(x, device)", op, index.device(),
              device);
-  if (index.numel() == 0) return;
-  Tensor range = empty({2}, {.dtype = DType::int64, .device = index.device()});
-  WEFT_LAUNCH(index, index_range(range, index));
-  const std::vector<int64_t> ends = range.to_vector<int64_t>();
-  WEFT_CHECK(ends[0] >= 0 && ends[1] < size, "{}: index {} is out of range [0, {}) of {}", op, ends[0] < 0 ? ends[0] : ends[1], size, of);
+  WEFT_LAUNCH(index, check_range(index, size, op, of));
 }
 
 void check_index(const char* op, const Tensor& index, const Tensor& x, int axis) {
@@ -124,6 +121,7 @@ Tensor one_hot(const Tensor& index, int64_t classes, TensorOptions options) {
 }
 
 SortResult sort(const Tensor& x, int axis, bool descending, Location at) {
+  if (x.dtype() != DType::int64) check_float("sort", x);
   axis = normalize_axis("sort", axis, x.shape());
   Tensor values = empty_like(x), indices = empty(x.shape(), {.dtype = DType::int64, .device = x.device()});
   WEFT_LAUNCH(x, sort(values, indices, x, axis, descending));
@@ -136,6 +134,7 @@ Tensor argsort(const Tensor& x, int axis, bool descending) {
 }
 
 SortResult topk(const Tensor& x, int64_t k, int axis, bool largest, Location at) {
+  if (x.dtype() != DType::int64) check_float("topk", x);
   axis = normalize_axis("topk", axis, x.shape());
   WEFT_CHECK(k >= 0 && k <= x.shape()[axis], "topk: k is {}, axis {} of {} has {} elements", k, axis, x, x.shape()[axis]);
   Shape shape = x.shape();

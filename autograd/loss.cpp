@@ -24,18 +24,6 @@ void check_same_shape(const char* op, const Tensor& x, const Tensor& target) {
   WEFT_CHECK(x.shape() == target.shape(), "{}: x is {}, target {}; their shapes must agree", op, x.shape(), target.shape());
 }
 
-// The number of targets that count. All others must be ignore_index.
-int64_t count_targets(const Tensor& targets, int64_t classes, int64_t ignore_index) {
-  int64_t count = 0;
-  for (int64_t target : targets.to_vector<int64_t>()) {
-    if (target == ignore_index) continue;
-    WEFT_CHECK(target >= 0 && target < classes, "cross_entropy: target {} is out of range for {} classes (ignore_index is {})", target,
-               classes, ignore_index);
-    ++count;
-  }
-  return count;
-}
-
 }  // namespace
 
 Tensor cross_entropy(const Tensor& logits, const Tensor& targets, CrossEntropyOptions options, Location at) {
@@ -48,25 +36,31 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& targets, CrossEntropyOp
              rows, targets.shape());
   WEFT_CHECK(options.label_smoothing >= 0 && options.label_smoothing <= 1, "cross_entropy: label_smoothing should be in [0, 1], got {}",
              options.label_smoothing);
-  const int64_t classes = logits.size(-1), count = count_targets(targets, classes, options.ignore_index);
+  const int64_t classes = logits.size(-1);
   const Tensor flat = detach(logits).viewed_as({targets.numel(), classes});  // [R, V]
-  Tensor losses = empty(rows, {.dtype = acc_dtype(logits.dtype()), .device = logits.device()}), lse = empty_like(losses);
+  const TensorOptions statistics{.dtype = acc_dtype(logits.dtype()), .device = logits.device()};
+  Tensor losses = empty(rows, statistics), lse = empty(rows, statistics), share;
+  if (options.reduction == Reduction::mean) share = empty({}, statistics);  // of a row: 1 / 0 when every one is ignored
+  WEFT_LAUNCH(targets, target_share(share, targets, classes, options.ignore_index,
+                                    format("cross_entropy: target {} is out of range for {} classes (ignore_index is {})", "{}", classes,
+                                           options.ignore_index)));
   WEFT_LAUNCH(flat, cross_entropy(losses, lse, flat, targets, options.ignore_index, options.label_smoothing));
-  // Mean: 0 / 0 when every row is ignored.
-  const double share = options.reduction == Reduction::mean ? 1 / static_cast<double>(count) : 1;
   Tensor y = losses;
   if (options.reduction != Reduction::none) {
-    y = empty({}, losses.options());
+    y = empty({}, statistics);
     AxisSet all;
     for (int i = 0; i < rows.rank(); ++i) all.add(i);
     WEFT_LAUNCH(flat, sum(y, losses, all));
-    WEFT_LAUNCH(flat, mul_scalar(y, y, share));
+    if (share.defined()) WEFT_LAUNCH(flat, mul(y, y, share));
   }
   return record(
       "cross_entropy", y, {logits},
       [flat, lse, targets, options, share, shape = logits.shape()](const Tensor& dy) -> Grads {
-        Tensor scaled = empty_like(dy), dlosses = empty_like(lse);
-        WEFT_LAUNCH(dy, mul_scalar(scaled, dy, share));
+        Tensor scaled = dy, dlosses = empty_like(lse);
+        if (share.defined()) {
+          scaled = empty_like(dy);
+          WEFT_LAUNCH(dy, mul(scaled, dy, share));
+        }
         WEFT_LAUNCH(dy, broadcast_to(dlosses, scaled));
         // Nobody else can see the logits: their memory becomes the gradient.
         Tensor dlogits = flat.sole_owner() && !graph_is_retained() ? flat : empty_like(flat);

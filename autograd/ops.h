@@ -177,7 +177,8 @@ struct CrossEntropyOptions {
   int64_t ignore_index = -100;
   double label_smoothing = 0;
 };
-/// logits [..., V], targets int64 [...]. Mean over the rows that are not ignored (NaN, as in PyTorch, when all are).
+/// logits [..., V], targets int64 [...]. Mean over the rows that are not ignored (NaN, as in PyTorch, when all are). The loss of half types
+/// is float32.
 Tensor cross_entropy(const Tensor& logits, const Tensor& targets, CrossEntropyOptions options = {}, Location at = Location::current());
 Tensor mse_loss(const Tensor& x, const Tensor& target, Reduction reduction = Reduction::mean, Location at = Location::current());
 /// Of logits: max(x, 0) - x * t + log(1 + exp(-|x|)).

@@ -180,16 +180,24 @@ WEFT_KERNEL(void unfold_backward(Tensor& dx, const Tensor& dy, int64_t kernel_h,
 // ---- index: int64 indices, checked by the op ------------------------------------------------------------------------------------------
 /// y[.., i, ..] = x[.., index[.., i, ..], ..] along axis; index has y's shape.
 WEFT_KERNEL(void gather(Tensor& y, const Tensor& x, const Tensor& index, int axis))
-/// y[.., index[.., i, ..], ..] += x[.., i, ..], in the order of i.
+/// y[.., index[.., i, ..], ..] += x[.., i, ..], in the order of i: deterministic for any number of threads.
 WEFT_KERNEL(void scatter_add(Tensor& y, const Tensor& x, const Tensor& index, int axis))
 /// y = x[..., index, ...] along axis; index is a list. embedding is axis 0.
 WEFT_KERNEL(void index_select(Tensor& y, const Tensor& x, const Tensor& index, int axis))
-/// y[..., index[i], ...] += x[..., i, ...], in the order of i: deterministic for any number of threads.
+/// y[..., index[i], ...] += x[..., i, ...], in an order that follows from the index alone.
 WEFT_KERNEL(void index_add(Tensor& y, const Tensor& x, const Tensor& index, int axis))
 /// y [.., classes] = 1 at index, 0 elsewhere.
 WEFT_KERNEL(void one_hot(Tensor& y, const Tensor& index))
-/// lowest and highest element of an int64 tensor, for range checks: y int64 [2].
-WEFT_KERNEL(void index_range(Tensor& y, const Tensor& index))
+
+// ---- check_range: of int64 indices. The CPU throws at once; on CUDA nothing waits, and the error comes with the next wait for the device
+// ---
+/// Every index must be in [0, size): "{op}: index 7 is out of range [0, 5) of {of}" names the first that is not.
+WEFT_KERNEL(void check_range(const Tensor& index, int64_t size, const char* op, const std::string& of))
+/// The same with a message of its own, in which {} and {} become the index and its place.
+WEFT_KERNEL(void check_range(const Tensor& index, int64_t size, const std::string& message))
+/// share, a scalar: 1 / (the number of targets that are not ignore_index). These must be in [0, classes).
+WEFT_KERNEL(void target_share(Tensor& share /*?*/, const Tensor& targets, int64_t classes, int64_t ignore_index,
+                              const std::string& message))
 
 // ---- sort ------------------------------------------------------------------------------------------------------------------------------
 /// The first values.size(axis) elements of the order along axis, stable for ties, and where they come from. NaN sorts last.

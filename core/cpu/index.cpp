@@ -1,7 +1,6 @@
 // Gathering, scattering, embedding. Sums go in a fixed order: each output element belongs to one thread.
 #include <algorithm>
 #include <cstring>
-#include <limits>
 
 #include "weft/core/axis.h"
 #include "weft/core/cpu/parallel.h"
@@ -107,17 +106,6 @@ void one_hot(Tensor& y, const Tensor& index) {
       for (int64_t i = begin; i < end; ++i) std::memcpy(out + (i * classes + at[i]) * bytes, one.raw(), static_cast<size_t>(bytes));
     });
   });
-}
-
-void index_range(Tensor& y, const Tensor& index) {
-  int64_t low = std::numeric_limits<int64_t>::max(), high = std::numeric_limits<int64_t>::min();
-  const int64_t* at = index.data<int64_t>();
-  for (int64_t i = 0; i < index.numel(); ++i) {
-    low = std::min(low, at[i]);
-    high = std::max(high, at[i]);
-  }
-  y.data<int64_t>()[0] = low;
-  y.data<int64_t>()[1] = high;
 }
 
 }  // namespace weft::cpu

@@ -136,7 +136,7 @@ void wait(DeviceState& state) {
   if (found.site == 0) return;
   *state.complaint = {};
   std::lock_guard lock(complaint_mutex);
-  fail(complaint_messages()[static_cast<size_t>(found.site)], found.index);
+  fail(complaint_messages()[static_cast<size_t>(found.site)], found.index, found.place);
 }
 
 }  // namespace

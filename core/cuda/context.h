@@ -27,9 +27,9 @@ void check(cublasStatus_t status, const std::string& what);
 /// Where kernels write that an index was out of range, in host memory that the device sees. The next wait for the device reports it.
 struct Complaint {
   int32_t site;  // 0: none
-  int64_t index, low, high;
+  int64_t index, place;
 };
-/// The place of this device, and a number for `message`, a text with {} for the index.
+/// The place of this device, and a number for `message`, a text in which {} and {} become the index and its place.
 Complaint* complaint();
 int32_t complaint_site(const std::string& message);
 
