@@ -88,6 +88,18 @@ TEST_CASE("cuda: key lengths") {
   CHECK(to_host(padding_mask(ids({3, 1}), 4)).to_vector<bool>() == std::vector<bool>{true, true, true, false, true, false, false, false});
 }
 
+TEST_CASE("cuda: cross_entropy of a wrong target") {
+  Tensor x = ones({3, 4}, {.device = Device::cuda()});
+  set_requires_grad(x, true);
+  const Tensor loss = cross_entropy(x, ids({1, 3, 0}));
+  CHECK(loss.item() == doctest::Approx(std::log(4.0)));
+  backward(loss);
+  for (int64_t wrong : {int64_t{4}, int64_t{-1}, int64_t{1} << 40}) {
+    const std::string error = late_error_of([&] { backward(cross_entropy(x, ids({1, wrong, 0}))); });
+    CHECK(error == format("cross_entropy: target {} is out of range for 4 classes (ignore_index is -100)", wrong));
+  }
+}
+
 TEST_CASE("cuda: targets of cross_entropy") {
   for (DType dtype : {DType::float32, DType::float64}) {
     const auto check = [&](const std::vector<int64_t>& targets, int64_t ignored, double expected) {
