@@ -55,7 +55,10 @@ __global__ void __launch_bounds__(most_team_threads)
   const bool counts = team.exists && is_counted(target, size, ignore_index);
   const Row<T> row(logits + team.row * size, size);
   team.packs = counts ? row.packs() : 0;
-  const A chosen = counts && team.lane == 0 ? widen(row.x[target]) : A(0);
+  A chosen = 0;
+  if (counts && team.lane == 0) {  // a target out of range is told by target_share, but perhaps later
+    chosen = row.has(target) ? widen(row.x[target]) : std::numeric_limits<A>::quiet_NaN();
+  }
 
   A largest = lowest, total = 0, sum = 0;  // of x, of exp(x - largest), of x
   for (int64_t first = 0; first < team.packs; first += int64_t{N} * team.width) {

@@ -1,5 +1,6 @@
 // Cross-entropy on CUDA: vocabularies of every size, so that rows begin anywhere, ignored rows, smoothing, gradients in the logits' memory.
 #include "core/cuda/on_cuda.h"
+#include "weft/autograd/graph.h"
 #include "weft/autograd/ops.h"
 
 using namespace weft;
@@ -104,10 +105,28 @@ TEST_CASE("cuda: cross_entropy of infinities, NaN and nothing") {
   }
 }
 
+TEST_CASE("cuda: a target out of range makes its loss NaN and reads nothing else") {
+  for (int64_t classes : {5, 300}) {
+    const Tensor logits = to(to(normal({3, classes}), DType::float32), Device::cuda());
+    const Tensor targets = from_vector<int64_t>({1, int64_t{1} << 40, -7}, {3}, Device::cuda());
+    const Tensor dloss = ones({3}, {.device = Device::cuda()});
+    const std::vector<float> loss = to(loss_and_gradient({logits, dloss, targets}, {})[0], Device::cpu()).to_vector<float>();
+    CHECK(std::isfinite(loss[0]));
+    CHECK(std::isnan(loss[1]));
+    CHECK(std::isnan(loss[2]));
+  }
+}
+
 TEST_CASE("cuda: the loss of logits in half precision is float32") {
-  const Tensor targets = to(random_targets(6, 11), Device::cuda());
+  const Tensor targets = random_targets(6, 11), x = normal({6, 11});
   for (DType dtype : {DType::float16, DType::bfloat16}) {
-    const Tensor logits = to(to(normal({6, 11}), dtype), Device::cuda());
-    CHECK(cross_entropy(logits, targets, {.reduction = Reduction::none}).dtype() == DType::float32);
+    const Tensor rounded = parameter(to(to(x, dtype), DType::float64)), logits = parameter(to(to(x, dtype), Device::cuda()));
+    CHECK(cross_entropy(logits, to(targets, Device::cuda()), {.reduction = Reduction::none}).dtype() == DType::float32);
+    const Tensor loss = cross_entropy(logits, to(targets, Device::cuda())), expected = cross_entropy(rounded, targets);
+    CHECK(loss.dtype() == DType::float32);
+    CHECK(loss.item() == doctest::Approx(expected.item()).epsilon(1e-6));
+    const Tensor dlogits = gradients(loss, {logits})[0];
+    CHECK(dlogits.dtype() == dtype);
+    CHECK(weft::testing::distance(dlogits, gradients(expected, {rounded})[0]) < 0.25 * weft::testing::unit_roundoff(dtype));
   }
 }
