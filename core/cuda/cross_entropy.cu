@@ -37,11 +37,6 @@ Teams teams_for(int64_t rows, int64_t size) {
   return Teams::of_rows(rows, ceil_div(size + P - 1, P), P, kept_packs<P>);
 }
 
-// Rows of a wrong target, which target_share tells of, count for nothing, like those that are ignored.
-__device__ bool is_counted(int64_t target, int64_t size, int64_t ignore_index) {
-  return target != ignore_index && target >= 0 && target < size;
-}
-
 // loss = (1 - smoothing) (lse - x[target]) + smoothing (lse - mean(x)), both differences taken from the maximum: it may be large.
 template <class T>
 __global__ void __launch_bounds__(most_team_threads)
@@ -52,7 +47,7 @@ __global__ void __launch_bounds__(most_team_threads)
   constexpr A lowest = -std::numeric_limits<A>::infinity();
   Team team = teams.team(blockIdx.x);
   const int64_t target = team.exists ? targets[team.row] : ignore_index;
-  const bool counts = team.exists && is_counted(target, size, ignore_index);
+  const bool counts = team.exists && target != ignore_index;
   const Row<T> row(logits + team.row * size, size);
   team.packs = counts ? row.packs() : 0;
   A chosen = 0;
@@ -99,7 +94,7 @@ __global__ void __launch_bounds__(most_team_threads)
   Team team = teams.team(blockIdx.x);
   if (!team.exists) return;
   const int64_t target = targets[team.row];
-  const bool counts = is_counted(target, size, ignore_index);
+  const bool counts = target != ignore_index;
   const Row<T> row(logits + team.row * size, size);
   team.packs = row.packs();
   T* const to = dlogits + team.row * size;

@@ -95,7 +95,7 @@ TEST_CASE("check_attend_options: errors") {
   const Device here = default_device(), elsewhere = here.is_cuda() ? Device::cpu() : Device::cuda();
   lengths.storage()->device = elsewhere;
   CHECK_THROWS_WITH_AS(check({.key_lengths = lengths}),
-                       doctest::Contains("op: key_lengths is on " + to_string(elsewhere) + ", q on " + to_string(here)), Error);
+                       doctest::Contains(("op: key_lengths is on " + to_string(elsewhere) + ", q on " + to_string(here)).c_str()), Error);
   lengths.storage()->device = here;
   CHECK_THROWS_WITH_AS(check({.dropout = 1.5}), doctest::Contains("dropout must be in [0, 1], got 1.5"), Error);
   CHECK_THROWS_WITH_AS(check({.scale = INFINITY}), doctest::Contains("the scale must be finite"), Error);
