@@ -4,7 +4,8 @@
     python3 benchmarks/compare.py [--only TEXT] [--python PYTHON] [--output benchmarks/results/cpu.md]
 
 Every measurement is a process of its own: ours by build/release/weft_bench, PyTorch's by benchmarks/peers.py under a Python that has
-`torch`. That is --python; without it, a virtual environment in the user's cache folder, made and filled with torch at the first use.
+`torch`. That is --python; without it, a virtual environment in the user's cache folder, made and filled with torch at the first use, and
+made again if it is broken.
 OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE are unset, so that OpenBLAS chooses its kernels itself.
 """
 import argparse
@@ -12,6 +13,7 @@ import datetime
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import venv
@@ -59,15 +61,37 @@ def run(command, **extra):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def has_torch(python):
+    return subprocess.run([str(python), "-c", "import torch"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+
+
 def python_with_torch():
     cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
     folder = cache / "weft" / "torch"
     python = folder / "bin" / "python"
-    if not python.exists():
-        print(f"making a virtual environment with torch in {folder}", file=sys.stderr)
+    if os.access(python, os.X_OK) and has_torch(python):
+        return python
+    print(f"making a virtual environment with torch in {folder}", file=sys.stderr)
+    way_out = "or give a Python that has torch with --python"
+    try:
+        shutil.rmtree(folder, ignore_errors=True)  # what an interrupted installation has left
         venv.create(folder, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "torch", "numpy"], check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        sys.exit(f"{folder}: no virtual environment can be made there ({error}); install python3-venv (apt-get install python3-venv), {way_out}")
+    if subprocess.run([python, "-m", "pip", "install", "--quiet", "torch", "numpy"]).returncode != 0 or not has_torch(python):
+        sys.exit(f"pip could not install torch into {folder}: mend what it says above and call this again, {way_out}")
     return python
+
+
+def check_programs(arguments):
+    """One sentence about what is missing, before anything is measured."""
+    if shutil.which(arguments.bench) is None:
+        sys.exit(f"{arguments.bench} is missing: build it (cmake --preset release && cmake --build --preset release --target weft_bench), "
+                 "or say with --bench where it is")
+    if arguments.python and shutil.which(arguments.python) is None:
+        sys.exit(f"--python {arguments.python}: there is no such program")
+    if arguments.python and not has_torch(arguments.python):
+        sys.exit(f"--python {arguments.python}: it has no torch; install it there (pip install torch), or leave --python away")
 
 
 def processor():
@@ -133,6 +157,7 @@ def main():
     parser.add_argument("--python", help="a Python that has torch")
     parser.add_argument("--output", help="also write the table to this file (benchmarks/results/cpu.md holds the last full one)")
     arguments = parser.parse_args()
+    check_programs(arguments)
     arguments.python = arguments.python or python_with_torch()
 
     about = run([arguments.python, HERE / "peers.py"])

@@ -7,9 +7,19 @@ the seconds that the steps took. Ours, the same: see the README.
 """
 import argparse
 import math
+import sys
 import time
 
-import torch
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser.add_argument("text")
+parser.add_argument("--threads", type=int, default=2)
+parser.add_argument("--seed", type=int, default=1)
+arguments = parser.parse_args()  # before torch is needed: --help works without
+
+try:
+    import torch
+except ImportError as error:
+    sys.exit(f"{error}: call this with a Python that has torch (compare.py makes one in ~/.cache/weft/torch/bin/python)")
 import torch.nn.functional as F
 
 from peers import GPT
@@ -36,11 +46,6 @@ def validation_loss(model, ids):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("text")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=1)
-    arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
 

@@ -46,7 +46,7 @@ if ! run=$(given --run "$@"); then
   arguments+=(--run "$run")
 fi
 "$build/train_lm" "${arguments[@]}"
-given --help "$@" >/dev/null && exit 0
+if given --help "$@" >/dev/null || given -h "$@" >/dev/null; then exit 0; fi
 
 echo
 "$build/generate_lm" --run "$run" --tokens 400
