@@ -312,8 +312,10 @@ void norm(T* y, acc_t<T>* means, acc_t<T>* rstds, const T* x, const T* weight, c
 }
 
 // Blocks that the registers of the device hold: each works on many rows, and has its own sums for the weight.
+template <int N>
 int64_t resident_blocks(const Teams& teams) {
-  return std::min<int64_t>(ceil_div(teams.count, teams.per_block()), context().processors * std::max(1, most_team_threads / teams.threads));
+  constexpr int threads = N == 1 ? 1024 : 512;  // of a multiprocessor
+  return std::min<int64_t>(ceil_div(teams.count, teams.per_block()), context().processors * std::max(1, threads / teams.threads));
 }
 
 template <class T>
@@ -327,7 +329,7 @@ void norm_backward(const Gradients<T>& g, int64_t rows, int64_t size, Device dev
   }
   with_teams<T, most_kept<T>>(AxisView{rows, size, 1}, can_pack<pack>(g.dx, g.dy, g.x, g.weight), [&]<int P, int N>(const Teams& teams) {
     const bool kept = teams.keeps<N>();
-    const int64_t blocks = resident_blocks(teams);
+    const int64_t blocks = resident_blocks<N>(teams);
     PartialSums<T> sums(kept ? blocks : 0, size, g, device);
     const size_t shared_bytes = teams.width <= lanes_per_warp ? static_cast<size_t>(size) * sizeof(acc_t<T>) : 0;
     launch(norm_backward_kernel<T, P, N>, Grid(blocks), teams.threads, shared_bytes, g.dx, kept ? sums.weight_sums() : nullptr,
@@ -361,7 +363,7 @@ void group_norm_backward(const Gradients<T>& g, int64_t batch, Channels channels
   const bool packed = can_pack<pack>(g.dx, g.dy, g.x) && channels.size % pack == 0;
   with_teams<T, most_kept<T>>(AxisView{batch * channels.groups, channels.per_group * channels.size, 1}, packed,
                               [&]<int P, int N>(const Teams& teams) {
-                                launch(norm_backward_kernel<T, P, N>, Grid(resident_blocks(teams)), teams.threads, 0, g.dx, nullptr,
+                                launch(norm_backward_kernel<T, P, N>, Grid(resident_blocks<N>(teams)), teams.threads, 0, g.dx, nullptr,
                                        nullptr, g.dy, g.x, g.means, g.rstds, g.weight, channels, teams);
                               });
 }

@@ -137,12 +137,14 @@ struct Teams {
 template <class T, int most = kept_packs<1>, class F>
 void with_teams(const AxisView& v, bool packed, F f) {
   constexpr int P = pack_size<T>, N = std::min(kept_packs<P>, most), N1 = kept_packs<1>;
-  if (v.inner == 1 && packed && v.length % P == 0) {
-    f.template operator()<P, N>(Teams::of_rows(v.outer, v.length / P, P, N));
-  } else if (v.inner == 1) {
-    f.template operator()<1, N1>(Teams::of_rows(v.outer, v.length, 1, N1));
-  } else {
+  if (v.inner > 1) {
     f.template operator()<1, N1>(Teams::of_columns(v, sizeof(T)));
+  } else if (!packed || v.length % P != 0) {
+    f.template operator()<1, N1>(Teams::of_rows(v.outer, v.length, 1, N1));
+  } else if (v.length / P <= lanes_per_warp) {  // a kernel with few registers: more of its threads fit, and short rows need many
+    f.template operator()<P, 1>(Teams::of_rows(v.outer, v.length / P, P, 1));
+  } else {
+    f.template operator()<P, N>(Teams::of_rows(v.outer, v.length / P, P, N));
   }
 }
 
