@@ -55,7 +55,7 @@ struct Repeated {
     if (stride == 0 && left >= N) {
       const acc_of<T> same = widen(*from);
       for (int j = 0; j < N; ++j) x[j] = same;
-    } else if (left >= N && reinterpret_cast<uintptr_t>(from) % sizeof(Pack<T, N>) == 0) {
+    } else if (stride == 1 && left >= N && reinterpret_cast<uintptr_t>(from) % sizeof(Pack<T, N>) == 0) {
       load_pack_of(from, x);
     } else {
       const T* next = left >= N ? from : p + at.row_begin(row + 1) - left * stride;

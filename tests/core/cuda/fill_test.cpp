@@ -52,6 +52,8 @@ TEST_CASE("cuda: convert of large integers rounds once") {
     for (int64_t step : {-1, 0, 1, 3})
       values.push_back((int64_t{1} << shift) + step), values.push_back(-(int64_t{3} << (shift / 2)) * step);
   }
+  // A little over the middle of two bfloat16, where float32 would see the middle.
+  for (int64_t shift = 33; shift < 62; ++shift) values.push_back((int64_t{1} << shift) + (int64_t{1} << (shift - 8)) + 1);
   const int64_t n = static_cast<int64_t>(values.size());
   const Tensor x = from_vector<int64_t>(values, {n}, Device::cpu()), on_device = to(x, Device::cuda());
   for (DType dtype : every_dtype) {

@@ -88,7 +88,8 @@ TEST_CASE("cuda: random integers and masks") {
         cuda::fill_integers(y, high, key);
         CHECK(to_host(y).to_vector<int64_t>() == expected.to_vector<int64_t>());
       }
-      for (double p : {0.0, 0.1, 0.5, 1.0}) {
+      const double at_a_word = key.word(5) * 0x1p-32;  // element 5 is exactly at the threshold, and kept
+      for (double p : {0.0, 0.1, 0.5, 1.0, at_a_word}) {
         INFO(n, " bools, p ", p);
         Tensor expected = on_cpu(n, DType::boolean), y = on_cuda(n, DType::boolean);
         cpu::fill_keep_mask(expected, p, key);
@@ -101,7 +102,7 @@ TEST_CASE("cuda: random integers and masks") {
 
 TEST_CASE("cuda: dropout keeps what the mask of its key keeps") {
   for (int64_t n : sizes) {
-    for (double p : {0.0, 0.1, 0.5, 1.0}) {
+    for (double p : {0.0, 0.1, 0.5, 1.0, RandomKey{5, 6}.word(5) * 0x1p-32}) {
       INFO(n, " elements, p ", p);
       check_on_cuda({normal({n})}, [=](const std::vector<Tensor>& in) {
         Tensor y = empty_like(in[0]), mask = empty(in[0].shape(), {.dtype = DType::boolean, .device = in[0].device()});
