@@ -22,6 +22,17 @@ inline Tensor normal(const Shape& shape, uint64_t seed = 1) {
 /// Normal numbers from the default generator.
 inline Tensor random(const Shape& shape, DType dtype = DType::float64) { return randn(shape, {.dtype = dtype}); }
 
+/// Where everything takes many times as long, under sanitizers and on the emulated GPU, tests run at reduced sizes.
+inline bool is_slow() {
+#ifdef WEFT_SANITIZED
+  return true;
+#elif defined(WEFT_CUDA_EMULATED)
+  return default_device().is_cuda();
+#else
+  return false;
+#endif
+}
+
 /// While it lives, kernels use this many threads.
 class ThreadCount {
  public:

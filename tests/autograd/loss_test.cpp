@@ -44,7 +44,7 @@ TEST_CASE("cross_entropy agrees with plain loops") {
   manual_seed(1);
   for (DType dtype : {DType::float32, DType::float64}) {
     const double tolerance = dtype == DType::float64 ? 1e-13 : 3e-6;
-    for (int64_t classes : {1, 2, 7, 17, 65, 1000, 9001}) {
+    for (int64_t classes : {1, 2, 7, 17, 65, 1000, testing::is_slow() ? 1001 : 9001}) {
       for (double smoothing : {0.0, 0.1, 1.0}) {
         CAPTURE(classes);
         CAPTURE(smoothing);

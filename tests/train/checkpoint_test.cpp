@@ -31,7 +31,7 @@ bool same(const Checkpoint& a, const Checkpoint& b) {
     const auto& [name, x] = a.tensors[i];
     const auto& [other_name, y] = b.tensors[i];
     equal = name == other_name && x.shape() == y.shape() && x.dtype() == y.dtype() &&
-            checksum(x.raw(), x.bytes()) == checksum(y.raw(), y.bytes());
+            checksum(to_host(x).raw(), x.bytes()) == checksum(to_host(y).raw(), y.bytes());
   }
   return equal;
 }
