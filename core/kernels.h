@@ -180,11 +180,11 @@ WEFT_KERNEL(void unfold_backward(Tensor& dx, const Tensor& dy, int64_t kernel_h,
 // ---- index: int64 indices, checked by the op ------------------------------------------------------------------------------------------
 /// y[.., i, ..] = x[.., index[.., i, ..], ..] along axis; index has y's shape.
 WEFT_KERNEL(void gather(Tensor& y, const Tensor& x, const Tensor& index, int axis))
-/// y[.., index[.., i, ..], ..] += x[.., i, ..], in the order of i: deterministic for any number of threads.
+/// y[.., index[.., i, ..], ..] += x[.., i, ..], in the order of i.
 WEFT_KERNEL(void scatter_add(Tensor& y, const Tensor& x, const Tensor& index, int axis))
 /// y = x[..., index, ...] along axis; index is a list. embedding is axis 0.
 WEFT_KERNEL(void index_select(Tensor& y, const Tensor& x, const Tensor& index, int axis))
-/// y[..., index[i], ...] += x[..., i, ...], in an order that follows from the index alone.
+/// y[..., index[i], ...] += x[..., i, ...], in the order of i: deterministic for any number of threads.
 WEFT_KERNEL(void index_add(Tensor& y, const Tensor& x, const Tensor& index, int axis))
 /// y [.., classes] = 1 at index, 0 elsewhere.
 WEFT_KERNEL(void one_hot(Tensor& y, const Tensor& index))

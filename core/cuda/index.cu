@@ -1,8 +1,8 @@
 // Gathering, scattering, embedding. An index that is out of range (check_range tells of it) reads zeros and adds nothing.
 //
-// Sums need no atomics and have a fixed order: indices are sorted, which keeps those of one target together and in order, and every target
-// is added to by one thread (scatter_add) or one group of lanes per part of a row (index_add), in float32 for half types with one rounding
-// at the end.
+// Sums need no atomics and go in the order of the indices: sorting keeps those of one target together and in order, and every target is
+// added to by one thread (scatter_add) or one group of lanes per part of a row (index_add), in float32 for half types with one rounding at
+// the end.
 #include "weft/core/cuda/moves.cuh"
 #include "weft/core/cuda/sort.cuh"
 
@@ -93,10 +93,7 @@ struct Scatter {
   int64_t length, inner, rows;
 
   __device__ int64_t place(int64_t block, int64_t i, int64_t column) const { return (block * length + i) * inner + column; }
-  __device__ void add(int64_t block, int64_t row, int64_t column, acc_of<T> sum) const {
-    T& target = y[(block * rows + row) * inner + column];
-    target = narrow<T>(widen(target) + sum);
-  }
+  __device__ T& target(int64_t block, int64_t row, int64_t column) const { return y[(block * rows + row) * inner + column]; }
 };
 
 // Short columns: whoever is the first of those with one target adds them up.
@@ -104,16 +101,17 @@ template <class T>
 __global__ void scatter_short_kernel(Scatter<T> s, int64_t n, Divisor length, Divisor inner) {
   for (int64_t e = grid_start(); e < n; e += grid_stride()) {
     const int64_t row = inner.divide(e), column = e - row * s.inner, block = length.divide(row), i = row - block * s.length;
-    const int64_t target = s.index[e];
-    bool first = in_range(target, s.rows);
-    for (int64_t before = 0; first && before < i; ++before) first = s.index[s.place(block, before, column)] != target;
+    const int64_t at = s.index[e];
+    bool first = in_range(at, s.rows);
+    for (int64_t before = 0; first && before < i; ++before) first = s.index[s.place(block, before, column)] != at;
     if (!first) continue;
-    acc_of<T> sum = widen(s.x[e]);
+    T& target = s.target(block, at, column);
+    acc_of<T> sum = widen(target) + widen(s.x[e]);
     for (int64_t after = i + 1; after < s.length; ++after) {
       const int64_t place = s.place(block, after, column);
-      if (s.index[place] == target) sum += widen(s.x[place]);
+      if (s.index[place] == at) sum += widen(s.x[place]);
     }
-    s.add(block, target, column, sum);
+    target = narrow<T>(sum);
   }
 }
 
@@ -124,139 +122,87 @@ __global__ void scatter_sorted_kernel(Scatter<T> s, int64_t n, Divisor length, D
     const int64_t line = length.divide(e), block = inner.divide(line), column = line - block * s.inner;
     const Entry32* end = order + (line + 1) * s.length;
     const Entry32* entry = order + e;
-    const uint32_t target = entry->key();
-    if (target >= s.rows || (e > line * s.length && entry[-1].key() == target)) continue;
-    acc_of<T> sum = 0;
-    for (; entry < end && entry->key() == target; ++entry) sum += widen(s.x[s.place(block, entry->place(), column)]);
-    s.add(block, target, column, sum);
+    const uint32_t at = entry->key();
+    if (at >= s.rows || (e > line * s.length && entry[-1].key() == at)) continue;
+    T& target = s.target(block, at, column);
+    acc_of<T> sum = widen(target);
+    for (; entry < end && entry->key() == at; ++entry) sum += widen(s.x[s.place(block, entry->place(), column)]);
+    target = narrow<T>(sum);
   }
 }
 
 // ---- index_add: x [outer, length, inner], y [outer, rows, inner], one list of indices
 // ----------------------------------------------------
 
-// Sorted entries are added up within chunks, so that a target that thousands of them name is not one group's work. A run of entries of one
-// target that goes on beyond its chunk leaves a sum in every chunk, and one group adds these.
-constexpr int64_t chunk = 64;
 constexpr int most_lanes = 64;  // of a group
-constexpr int rows_at_once = 4;
 
 template <class T, int N>
 struct AddRows {
-  using A = acc_of<T>;
   T* y;
   const T* x;
   const Entry32* order;
-  A* sums;  // [outer, chunks, 2, inner]: of the run that came from the chunk before, and of the one that goes on behind
-  int64_t length, rows, chunks;
-  Divisor by_length, by_chunks, by_tiles;  // a row has tiles of `lanes` packs each
-  int64_t packs;                           // of a row
-  int lanes;                               // of a group
+  int64_t length, rows, packs;  // packs: of a row
+  Divisor by_length, by_tiles;  // a row has tiles of `lanes` packs
+  int lanes;                    // of a group
 
   __device__ uint32_t key(int64_t p) const { return order[p].key(); }
-  __device__ bool begins_run(int64_t p) const { return p == 0 || key(p - 1) != key(p); }
-  __device__ bool ends_run(int64_t p) const { return p == length - 1 || key(p + 1) != key(p); }
 
-  /// What entry p adds.
-  __device__ Pack<T, N> values(int64_t block, int64_t p, int64_t pack) const {
-    return load_pack<N>(x + ((block * length + order[p].place()) * packs + pack) * N);
-  }
-  __device__ static void add(A (&sum)[N], const Pack<T, N>& more) {
-    WEFT_UNROLL
-    for (int i = 0; i < N; ++i) sum[i] += widen(more.value[i]);
-  }
-  __device__ void add_to_target(int64_t block, int64_t row, int64_t pack, const A (&sum)[N]) const {
-    T* target = y + ((block * rows + row) * packs + pack) * N;
-    Pack<T, N> old = load_pack<N>(target);
-    WEFT_UNROLL
-    for (int i = 0; i < N; ++i) old.value[i] = narrow<T>(widen(old.value[i]) + sum[i]);
-    store_pack<N>(target, old);
-  }
-  __device__ A* sum_of_chunk(int64_t block, int64_t number, bool goes_on, int64_t pack) const {
-    return sums + (((block * chunks + number) * 2 + (goes_on ? 1 : 0)) * packs + pack) * N;
+  // Adds the entries p, p + 1, ... of one target to `sum`, K at a time, as long as there are K. All K are read before one is added: rows
+  // are far apart, and what a favourite index names is read by one group.
+  template <int K>
+  __device__ void add(acc_of<T> (&sum)[N], int64_t& p, uint32_t target, int64_t block, int64_t pack) const {
+    for (; p + K <= length && key(p + K - 1) == target; p += K) {
+      Pack<T, N> values[K];
+      WEFT_UNROLL
+      for (int k = 0; k < K; ++k) values[k] = load_pack<N>(x + ((block * length + order[p + k].place()) * packs + pack) * N);
+      WEFT_UNROLL
+      for (int k = 0; k < K; ++k) {
+        WEFT_UNROLL
+        for (int i = 0; i < N; ++i) sum[i] += widen(values[k].value[i]);
+      }
+    }
   }
 };
 
-// One group for every part of a row, and for every place in the order: those where a run or a chunk begins work.
+// One group for every place in the order and every tile of a row: those where the entries of a target begin do the work.
 template <class T, int N>
-__global__ void add_chunks_kernel(AddRows<T, N> r, int64_t groups) {
+__global__ void add_rows_kernel(AddRows<T, N> r, int64_t groups) {
   const int lane = static_cast<int>(threadIdx.x) % r.lanes;
   for (int64_t group = grid_start() / r.lanes; group < groups; group += grid_stride() / r.lanes) {
     const int64_t place = r.by_tiles.divide(group), pack = (group - place * r.by_tiles.value()) * r.lanes + lane;
-    const int64_t block = r.by_length.divide(place), first = place - block * r.length;
-    const uint32_t target = r.key(first);
-    const bool begins = r.begins_run(first);
-    if (target >= r.rows || pack >= r.packs || (!begins && first % chunk != 0)) continue;
-    const int64_t limit = std::min(r.length, (first / chunk + 1) * chunk);
-    acc_of<T> sum[N] = {};
-    int64_t p = first;
-    for (; p + rows_at_once <= limit && r.key(p + rows_at_once - 1) == target; p += rows_at_once) {
-      Pack<T, N> values[rows_at_once];
-      WEFT_UNROLL
-      for (int i = 0; i < rows_at_once; ++i) values[i] = r.values(block, p + i, pack);
-      WEFT_UNROLL
-      for (int i = 0; i < rows_at_once; ++i) r.add(sum, values[i]);
-    }
-    for (; p < limit && r.key(p) == target; ++p) r.add(sum, r.values(block, p, pack));
-    const bool ends = r.ends_run(p - 1);
-    if (begins && ends) {
-      r.add_to_target(block, target, pack, sum);
-    } else {
-      Pack<acc_of<T>, N> out;
-      WEFT_UNROLL
-      for (int i = 0; i < N; ++i) out.value[i] = sum[i];
-      store_pack<N>(r.sum_of_chunk(block, first / chunk, begins, pack), out);
-    }
-  }
-}
-
-// One group for every part of a row and every chunk: where a run begins that goes on behind.
-template <class T, int N>
-__global__ void join_chunks_kernel(AddRows<T, N> r, int64_t groups) {
-  const int lane = static_cast<int>(threadIdx.x) % r.lanes;
-  for (int64_t group = grid_start() / r.lanes; group < groups; group += grid_stride() / r.lanes) {
-    const int64_t place = r.by_tiles.divide(group), pack = (group - place * r.by_tiles.value()) * r.lanes + lane;
-    const int64_t block = r.by_chunks.divide(place), number = place - block * r.chunks;
-    const int64_t next = (number + 1) * chunk;
-    if (pack >= r.packs || next >= r.length || r.begins_run(next)) continue;
-    const uint32_t target = r.key(next);
-    const bool began_before = number > 0 && r.key(number * chunk - 1) == target;
-    if (target >= r.rows || began_before) continue;
+    const int64_t block = r.by_length.divide(place);
+    int64_t p = place - block * r.length;
+    const uint32_t target = r.key(p);
+    if (target >= r.rows || pack >= r.packs || (p > 0 && r.key(p - 1) == target)) continue;
+    T* const out = r.y + ((block * r.rows + target) * r.packs + pack) * N;
+    Pack<T, N> values = load_pack<N>(out);
     acc_of<T> sum[N];
-    const auto first = load_pack<N>(r.sum_of_chunk(block, number, true, pack));
     WEFT_UNROLL
-    for (int i = 0; i < N; ++i) sum[i] = first.value[i];
-    for (int64_t k = number + 1; k < r.chunks && r.key(k * chunk) == target; ++k) {
-      const auto more = load_pack<N>(r.sum_of_chunk(block, k, false, pack));
-      WEFT_UNROLL
-      for (int i = 0; i < N; ++i) sum[i] += more.value[i];
-    }
-    r.add_to_target(block, target, pack, sum);
+    for (int i = 0; i < N; ++i) sum[i] = widen(values.value[i]);
+    r.template add<16>(sum, p, target, block, pack);
+    r.template add<4>(sum, p, target, block, pack);
+    r.template add<1>(sum, p, target, block, pack);
+    WEFT_UNROLL
+    for (int i = 0; i < N; ++i) values.value[i] = narrow<T>(sum[i]);
+    store_pack<N>(out, values);
   }
 }
 
 template <int N, class T>
 void add_rows(T* y, const T* x, const Tensor& order, const AxisView& from, int64_t rows) {
-  const int64_t packs = from.inner / N, chunks = ceil_div(from.length, chunk);
+  const int64_t packs = from.inner / N;
   const int lanes = static_cast<int>(std::min<int64_t>(most_lanes, static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(packs)))));
-  const int64_t tiles = ceil_div(packs, lanes);
-  const Tensor sums =
-      empty({chunks == 1 ? 0 : from.outer * chunks * 2 * from.inner}, {.dtype = dtype_of<acc_of<T>>, .device = order.device()});
+  const int64_t tiles = ceil_div(packs, lanes), groups = from.outer * from.length * tiles;
   const AddRows<T, N> r{.y = y,
                         .x = x,
                         .order = static_cast<const Entry32*>(order.raw()),
-                        .sums = static_cast<acc_of<T>*>(sums.raw()),
                         .length = from.length,
                         .rows = rows,
-                        .chunks = chunks,
-                        .by_length = Divisor(from.length),
-                        .by_chunks = Divisor(chunks),
-                        .by_tiles = Divisor(tiles),
                         .packs = packs,
+                        .by_length = Divisor(from.length),
+                        .by_tiles = Divisor(tiles),
                         .lanes = lanes};
-  const int64_t groups = from.outer * from.length * tiles, joined = from.outer * chunks * tiles;
-  launch(add_chunks_kernel<T, N>, grid_over(groups * lanes), block_threads, 0, r, groups);
-  if (chunks > 1) launch(join_chunks_kernel<T, N>, grid_over(joined * lanes), block_threads, 0, r, joined);
+  launch(add_rows_kernel<T, N>, grid_over(groups * lanes), block_threads, 0, r, groups);
 }
 
 }  // namespace
