@@ -152,7 +152,7 @@ __global__ void __launch_bounds__(Tile<acc_of<T>>::threads) bias_kernel(PairArra
       for (int row_tile = axes.row ? job.slab : 0; row_tile < (axes.row ? job.slab + 1 : row_tiles); ++row_tile) {
         const int i0 = row_tile * S::side;
         const Span seen = p.keys_seen(i0, i0 + S::side, keys);
-        if (j0 >= seen.end || j0 + S::side <= seen.first) continue;
+        if (!seen.meets(j0, j0 + S::side)) continue;
         Operand<T, Side::rows> q(p.q, b, h, p.D, {0, p.N}, p.scale), dout(given.dout, b, h, p.Dv, {0, p.N});
         Operand<T, Side::columns> k(p.k, b, p.kv_head(h), p.D, seen), v(p.v, b, p.kv_head(h), p.Dv, seen);
         q.first = dout.first = i0, k.first = v.first = j0;

@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(Tile<acc_of<T>>::threads)
   const int b = job.b, h = job.h, keys = p.keys_of(b), i0 = job.slab * S::side;
   const int j0 = entries.key0 + i0 * entries.step + job.tile * S::side;
   const Span seen = p.keys_seen(i0, i0 + S::side, keys);
-  const bool visited = j0 < seen.end && j0 + S::side > seen.first;
+  const bool visited = seen.meets(j0, j0 + S::side);
   if (visited) {
     Operand<T, Side::rows> q(p.q, b, h, p.D, {0, p.N}, p.scale);
     Operand<T, Side::columns> k(p.k, b, p.kv_head(h), p.D, seen);

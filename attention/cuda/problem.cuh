@@ -27,6 +27,8 @@ struct PairArray {
 struct Span {
   int first = 0, end = 0;
   WEFT_HOST_DEVICE bool empty() const { return first >= end; }
+  /// Does it share an index with [a, b)?
+  WEFT_HOST_DEVICE bool meets(int a, int b) const { return (first > a ? first : a) < (end < b ? end : b); }
 };
 
 /// For the maximum of scores: NaN makes NaN of the sums, not of the maximum.

@@ -68,9 +68,7 @@ struct Operand {
         limits(limit),
         factor(times),
         packed(columns % pack_size<T> == 0 && reinterpret_cast<uintptr_t>(data) % 16 == 0) {}
-  __device__ bool has(int row) const {
-    return static_cast<unsigned>(row - limits.first) < static_cast<unsigned>(limits.end - limits.first);
-  }
+  __device__ bool has(int row) const { return row >= limits.first && row < limits.end; }
   /// One chunk is all: it need not be loaded again.
   __device__ bool stays() const { return width <= Tile<acc_of<T>>::width; }
 };
