@@ -75,8 +75,8 @@ TEST_CASE("dot_product: gradients against differences, with empty rows, every ki
   const Tensor q = normal({2, 5, 4, 3}, 1), k = normal({2, 7, 2, 3}, 2), v = normal({2, 7, 2, 6}, 3);
   Tensor mask = random_mask({2, 4, 5, 7}, 0.5, 4);
   std::fill_n(on_host<bool>(mask) + 7, 14, false);  // rows 1 and 2 of the first head see nothing
-  std::vector<Shape> shapes = {{2, 4, 5, 7}, {2, 1, 5, 7}, {5, 1}};
-  if (!is_slow()) shapes.insert(shapes.end(), {{4, 5, 7}, {5, 7}, {1, 7}, {7}, {2, 4, 1, 7}, {}});
+  std::vector<Shape> shapes = {{2, 4, 5, 7}, {5, 1}};
+  if (!is_slow()) shapes.insert(shapes.end(), {{2, 1, 5, 7}, {4, 5, 7}, {5, 7}, {1, 7}, {7}, {2, 4, 1, 7}, {}});
   for (const Shape& shape : shapes) {
     gradcheck(
         [&](const std::vector<Tensor>& in) {
