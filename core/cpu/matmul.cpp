@@ -7,9 +7,9 @@
 
 #include "weft/core/cpu/blas.h"
 #include "weft/core/cpu/parallel.h"
-#include "weft/core/rounding.h"
 #include "weft/core/cpu/thin.h"
 #include "weft/core/kernels.h"
+#include "weft/core/rounding.h"
 
 namespace weft::cpu {
 namespace {

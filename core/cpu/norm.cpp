@@ -73,7 +73,9 @@ void normalize_rows_backward(T* dx, Tensor& dweight, Tensor& dbias, const T* dy,
   using S = Simd<T>;
   const int64_t piece = std::max(fewest_rows, ceil_div(rows, most_partials));
   const int64_t pieces = ceil_div(rows, piece);
-  const auto partial_sums = [&](const Tensor& sums) { return sums.defined() ? zeros({pieces, size}, {.dtype = dtype_of<T>, .device = Device::cpu()}) : Tensor(); };
+  const auto partial_sums = [&](const Tensor& sums) {
+    return sums.defined() ? zeros({pieces, size}, {.dtype = dtype_of<T>, .device = Device::cpu()}) : Tensor();
+  };
   Tensor weight_sums = partial_sums(dweight), bias_sums = partial_sums(dbias);
   T* const all_weight_sums = weight_sums.defined() ? weight_sums.data<T>() : nullptr;
   T* const all_bias_sums = bias_sums.defined() ? bias_sums.data<T>() : nullptr;

@@ -7,8 +7,8 @@
 #include <cstdint>
 #include <exception>
 
-#include "weft/core/rounding.h"
 #include "weft/core/device.h"
+#include "weft/core/rounding.h"
 
 namespace weft::cpu {
 

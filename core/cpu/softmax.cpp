@@ -12,8 +12,8 @@
 #include <utility>
 
 #include "weft/core/axis.h"
-#include "weft/core/cpu/mask_rows.h"
 #include "weft/core/cpu/loops-inl.h"
+#include "weft/core/cpu/mask_rows.h"
 #include "weft/core/cpu/parallel.h"
 
 HWY_BEFORE_NAMESPACE();

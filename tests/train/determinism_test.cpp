@@ -81,7 +81,7 @@ TEST_CASE("determinism: weights, moments and random state are all that a continu
 }
 
 TEST_CASE("memory: a training step repeated leaves bytes_in_use as it was") {
-  const int repeats = is_slow() ? 50 : 1000;
+  const int repeats = weft::testing::is_slow() ? 50 : 1000;
   Training training({.vocab_size = 17, .dim = 16, .depth = 2, .heads = 2, .context = 12, .dropout = 0.1});
   Ema ema(parameters(training.model));
   training.steps(2);
