@@ -65,7 +65,7 @@ void move_rows(Tensor& y, const Tensor& x, int axis, RowMap map, double fill = 0
 // Where the pieces of a concat end within a block of y, in units, and where they lie.
 constexpr int most_pieces = 128;
 template <class U>
-struct Pieces {
+struct ConcatPieces {
   int count = 0;
   std::array<const U*, most_pieces> x{};
   std::array<int64_t, most_pieces> end{};
@@ -73,7 +73,7 @@ struct Pieces {
 
 // Blocks of `window` units, from unit `first` of every block of y on.
 template <class U>
-__global__ void concat_kernel(U* y, int64_t n, Divisor window, int64_t y_block, int64_t first, Pieces<U> pieces) {
+__global__ void concat_kernel(U* y, int64_t n, Divisor window, int64_t y_block, int64_t first, ConcatPieces<U> pieces) {
   for (int64_t e = grid_start(); e < n; e += grid_stride()) {
     const int64_t block = window.divide(e), at = e - block * window.value();
     int low = 0, high = pieces.count - 1;  // the piece that holds `at`
@@ -257,7 +257,7 @@ void concat(Tensor& y, std::span<const Tensor> xs, int axis) {
   dispatch_unit(unit, [&]<class U>() {
     int64_t first = 0;
     for (size_t next = 0; next < xs.size();) {
-      Pieces<U> pieces;
+      ConcatPieces<U> pieces;
       int64_t window = 0;
       for (; next < xs.size() && pieces.count < most_pieces; ++next) {
         const int64_t size = xs[next].shape()[axis] * row_bytes / unit;

@@ -139,6 +139,8 @@ __device__ void sort_in_block(Entry* shared, int count) {
 }
 
 // ---- kernels ----------------------------------------------------------------------------------------------------------------------------
+//
+// The loops over tasks need no barrier at their ends: a thread fills the places of shared memory that it has emptied itself.
 
 /// Sorts tiles of up to blockDim * sort_items entries; the sink gets the first `kept` of each, tile t of a line as ranks t * kept on.
 template <class Entry, class Source, class Sink>
@@ -152,7 +154,6 @@ __global__ void sort_tiles_kernel(int64_t lines, int64_t length, int64_t tiles, 
     __syncthreads();
     sort_in_block(shared, count);
     for (int i = thread; i < count && i < kept; i += threads) sink(line, tile * kept + i, shared[i]);
-    __syncthreads();
   }
 }
 
@@ -174,7 +175,7 @@ __global__ void merge_runs_kernel(EntryLines<Entry> from, int64_t lines, int64_t
     // What the tile [first, last) of the merged run is made of.
     if (thread < 2 * lanes_per_warp) {
       const int64_t at = runs.warp_split(thread < lanes_per_warp ? first : last);
-      splits[thread / lanes_per_warp] = at;
+      if (thread % lanes_per_warp == 0) splits[thread / lanes_per_warp] = at;
     }
     __syncthreads();
     const int64_t a_begin = splits[0], b_begin = first - a_begin;
@@ -188,7 +189,6 @@ __global__ void merge_runs_kernel(EntryLines<Entry> from, int64_t lines, int64_t
     for (int k = 0; k < sort_items; ++k) shared[thread * sort_items + k] = own[k];
     __syncthreads();
     for (int i = thread; i < count; i += block_threads) sink(line, pair * merged_width + first + i, shared[i]);
-    __syncthreads();
   }
 }
 

@@ -95,6 +95,9 @@ TEST_CASE("cuda: scatter_add") {
     }
   }
   check_on_cuda({normal({4000}), normal({2500}, 2), indices({2500}, 4000)}, adding(0, true));
+  for (const Shape& shape : {Shape{700, 30}, Shape{200, 100}}) {  // more than a grid has threads
+    check_on_cuda({normal({shape[0], 8}), normal(shape, 2), indices(shape, 8)}, adding(1, true), {DType::float32});
+  }
 }
 
 TEST_CASE("cuda: index_add") {

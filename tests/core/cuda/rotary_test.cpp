@@ -39,6 +39,7 @@ TEST_CASE("cuda: rotary") {
   check_rotary({3, 5, 7}, 0, 2, 0);
   check_rotary({6, 9}, 0, 4, 2);
   check_rotary({0, 3, 8}, 1, 4, 0);
+  check_rotary({120, 300, 5}, 1, 2, 0);  // more than a grid has threads
 }
 
 TEST_CASE("cuda: rotary of a view that does not begin at 16 bytes") {

@@ -1,4 +1,6 @@
 // Kernels that move elements, against the CPU's, bit by bit: every size of element, aligned and not, whole tiles and parts of them.
+#include <array>
+
 #include "core/cuda/on_cuda.h"
 
 using namespace weft;
@@ -154,6 +156,21 @@ TEST_CASE("cuda: pad, flip, roll") {
   check_all({2, 0}, {2, 5}, [](Tensor& y, const Tensor& x) { WEFT_LAUNCH(x, pad(y, x, 1, 5, -1)); });
   check_all({2, 0}, {2, 0}, [](Tensor& y, const Tensor& x) { WEFT_LAUNCH(x, roll(y, x, 1, 3)); });
   check_all({2, 0}, {2, 0}, [](Tensor& y, const Tensor& x) { WEFT_LAUNCH(x, flip(y, x, 1)); });
+}
+
+TEST_CASE("cuda: more elements than a grid has threads") {
+  const auto check = [](const Shape& x_shape, const Shape& y_shape, DType dtype,
+                        const std::function<void(Tensor&, const Tensor&)>& launch) {
+    check_moves(y_shape, numbered(x_shape, dtype), launch);
+  };
+  const Shape odd{3, 66667};
+  check(odd, odd, DType::boolean, [](Tensor& y, const Tensor& x) { WEFT_LAUNCH(x, flip(y, x, 1)); });
+  check({1, 66667}, odd, DType::boolean, [](Tensor& y, const Tensor& x) { WEFT_LAUNCH(x, broadcast_to(y, x)); });
+  check(odd, {6, 66667}, DType::boolean, [](Tensor& y, const Tensor& x) {
+    const Tensor xs[] = {x, x};
+    WEFT_LAUNCH(x, concat(y, xs, 0));
+  });
+  check({300, 301}, {301, 300}, DType::float32, [](Tensor& y, const Tensor& x) { WEFT_LAUNCH(x, permute(y, x, std::array{1, 0})); });
 }
 
 TEST_CASE("cuda: concat") {

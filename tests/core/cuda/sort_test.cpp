@@ -3,6 +3,7 @@
 
 using namespace weft;
 using weft::testing::check_on_cuda;
+using weft::testing::normal;
 
 namespace {
 
@@ -42,7 +43,7 @@ void check_sort(const Tensor& x, int axis, int64_t kept, const std::vector<DType
 
 TEST_CASE("cuda: sort of lines that a block holds") {
   for (int64_t length : {1, 2, 7, 8, 9, 33, 255, 256, 257, 2047, 2048}) {
-    check_sort(weft::testing::normal({3, length}), 1, length);
+    check_sort(normal({3, length}), 1, length);
     check_sort(tied({2, length}), 1, length);
   }
 }
@@ -50,15 +51,20 @@ TEST_CASE("cuda: sort of lines that a block holds") {
 TEST_CASE("cuda: sort of longer lines") {
   const std::vector<DType> dtypes = {DType::float64, DType::float32};
   for (int64_t length : {2049, 4096, 6000, 10001}) {
-    check_sort(weft::testing::normal({2, length}), 1, length, dtypes);
+    check_sort(normal({2, length}), 1, length, dtypes);
     check_sort(tied({length}), 0, length, {DType::float16});
   }
+}
+
+TEST_CASE("cuda: more lines than a grid has blocks") {
+  check_sort(normal({150, 40}), 1, 40, {DType::float32});
+  check_sort(normal({17, 4500}), 1, 4500, {DType::float64});
 }
 
 TEST_CASE("cuda: sort along every axis") {
   for (int axis : {0, 1, 2, 3}) {
     const Shape shape{3, 5, 17, 2};
-    check_sort(weft::testing::normal(shape), axis, shape[axis]);
+    check_sort(normal(shape), axis, shape[axis]);
     check_sort(tied(shape), axis, shape[axis]);
     check_sort(tied(shape), axis, 2);
   }
@@ -69,11 +75,11 @@ TEST_CASE("cuda: topk") {
   for (int64_t kept : {0, 1, 2, 5, 32}) check_sort(tied({3, 33}), 1, kept, dtypes);
   // Few of long lines: tiles are sorted again. Many: runs are merged and cut.
   for (int64_t kept : {1, 50, 1000, 1024, 1025, 2048, 3000, 5500}) {
-    check_sort(weft::testing::normal({2, 6001}), 1, kept, {DType::float32});
+    check_sort(normal({2, 6001}), 1, kept, {DType::float32});
     check_sort(tied({6001}), 0, kept, {DType::float64});
   }
-  check_sort(weft::testing::normal({30000}), 0, 900, {DType::float32});
-  check_sort(weft::testing::normal({30000}), 0, 1500, {DType::float32});
+  check_sort(normal({30000}), 0, 900, {DType::float32});
+  check_sort(normal({30000}), 0, 1500, {DType::float32});
 }
 
 TEST_CASE("cuda: sort of integers") {
@@ -92,6 +98,6 @@ TEST_CASE("cuda: sort of integers") {
 }
 
 TEST_CASE("cuda: sort of nothing") {
-  check_sort(weft::testing::normal({3, 0}), 1, 0);
-  check_sort(weft::testing::normal({0, 3}), 1, 3);
+  check_sort(normal({3, 0}), 1, 0);
+  check_sort(normal({0, 3}), 1, 3);
 }
