@@ -21,6 +21,13 @@ int64_t entries(const Shape& shape, int kept) {
   return count;
 }
 
+bool batches_broadcast(const Tensor& a, const Tensor& b) {
+  for (int axis = 3; axis <= std::min(a.rank(), b.rank()); ++axis) {
+    if (a.size(-axis) != b.size(-axis) && a.size(-axis) != 1 && b.size(-axis) != 1) return false;
+  }
+  return true;
+}
+
 // The sizes of one product [rows, inner] x [inner, columns].
 void check_sizes(const char* op, int64_t rows, int64_t inner, int64_t columns) {
   constexpr int64_t most = std::numeric_limits<int32_t>::max();
@@ -105,6 +112,7 @@ Tensor matmul(const Tensor& a, const Tensor& b, MatmulOptions options, Location 
   const int64_t inner_a = a.size(options.transpose_a ? -2 : -1), inner_b = b.size(options.transpose_b ? -1 : -2);
   WEFT_CHECK(inner_a == inner_b, "matmul: inner dimensions differ: a is {}{} ({}), b is {}{} ({})", a.shape(),
              options.transpose_a ? " transposed" : "", inner_a, b.shape(), options.transpose_b ? " transposed" : "", inner_b);
+  WEFT_CHECK(batches_broadcast(a, b), "matmul: the axes in front of the matrices do not broadcast: a is {}, b is {}", a.shape(), b.shape());
   Tensor y = Product{detach(a), detach(b), options}.value();
   return record(
       "matmul", y, {a, b},

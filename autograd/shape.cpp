@@ -29,6 +29,7 @@ Tensor viewed(const char* op, const Tensor& x, const Shape& shape, const Locatio
 }  // namespace
 
 Tensor reshape(const Tensor& x, const std::vector<int64_t>& sizes, Location at) {
+  WEFT_CHECK(sizes.size() <= Shape::max_rank, "reshape: at most {} dimensions are supported, got {}", Shape::max_rank, sizes.size());
   Shape shape;
   int unknown = -1;
   int64_t known = 1;
@@ -121,9 +122,11 @@ Tensor slice(const Tensor& x, int axis, int64_t begin, int64_t end, int64_t step
   axis = normalize_axis("slice", axis, x.shape());
   const int64_t size = x.shape()[axis];
   WEFT_CHECK(step >= 1, "slice: the step must be at least 1, got {}; flip reverses an axis", step);
+  const int64_t given_begin = begin, given_end = end;
   if (begin < 0) begin += size;
   if (end < 0) end += size;
-  WEFT_CHECK(0 <= begin && begin <= end && end <= size, "slice: [{}, {}) is out of range for axis {} of {}", begin, end, axis, x);
+  WEFT_CHECK(0 <= begin && begin <= end && end <= size, "slice: [{}, {}) is out of range for axis {} of {}", given_begin, given_end, axis,
+             x);
   Tensor y = piece(x, axis, begin, end, step);
   return record(
       "slice", y, {x},

@@ -19,6 +19,7 @@
 #include "weft/core/cpu/blas.h"
 #include "weft/core/cuda/device.h"
 #include "weft/core/error.h"
+#include "weft/core/threads.h"
 
 namespace weft {
 namespace {
@@ -235,7 +236,7 @@ int num_threads() {
   return chosen != 0 ? chosen : omp_get_max_threads();
 }
 void set_num_threads(int threads) {
-  WEFT_CHECK(threads >= 1, "set_num_threads: expected at least 1 thread, got {}", threads);
+  WEFT_CHECK(threads >= 1 && threads <= most_threads, "set_num_threads: expected 1 to {} threads, got {}", most_threads, threads);
   chosen_threads.store(threads, std::memory_order_relaxed);
 }
 

@@ -14,15 +14,18 @@ int64_t Shape::numel() const {
 void Shape::push_back(int64_t size) { insert(rank_, size); }
 
 void Shape::insert(int axis, int64_t size) {
-  WEFT_CHECK(rank_ < max_rank, "shape: at most {} dimensions are supported", max_rank);
+  WEFT_CHECK(rank_ < max_rank, "shape: at most {} dimensions are supported, got {} and one more of size {}", max_rank, *this, size);
   WEFT_CHECK(size >= 0, "shape: sizes must not be negative, got {}", size);
-  std::copy_backward(begin() + axis, end(), sizes_.data() + rank_ + 1);
-  sizes_[static_cast<size_t>(axis)] = size;
+  WEFT_CHECK(axis >= -rank_ - 1 && axis <= rank_, "shape: an axis cannot be inserted into {} at {}", *this, axis);
+  const int at = axis < 0 ? axis + rank_ + 1 : axis;  // where it stands afterwards
+  std::copy_backward(begin() + at, end(), sizes_.data() + rank_ + 1);
+  sizes_[static_cast<size_t>(at)] = size;
   ++rank_;
 }
 
 void Shape::erase(int axis) {
-  std::copy(begin() + axis + 1, end(), sizes_.data() + axis);
+  const size_t at = place(axis < 0 ? axis + rank_ : axis, axis);
+  std::copy(begin() + at + 1, end(), sizes_.data() + at);
   --rank_;
 }
 

@@ -402,6 +402,8 @@ TEST_CASE("errors of ops that move elements") {
   CHECK_THROWS_WITH_AS(transpose(x, 0, 2), "transpose: axis 2 is out of range for a tensor of shape [2, 3]", Error);
   CHECK_THROWS_WITH_AS(slice(x, 1, 0, 3, 0), "slice: the step must be at least 1, got 0; flip reverses an axis", Error);
   CHECK_THROWS_WITH_AS(slice(x, 1, 2, 4), "slice: [2, 4) is out of range for axis 1 of float32 [2, 3]", Error);
+  CHECK_THROWS_WITH_AS(reshape(x, std::vector<int64_t>(10, 1)), "reshape: at most 8 dimensions are supported, got 10", Error);
+  CHECK_THROWS_WITH_AS(slice(x, 0, -10, 2), "slice: [-10, 2) is out of range for axis 0 of float32 [2, 3]", Error);
   CHECK_THROWS_WITH_AS(concat({}, 0), "concat: expected at least one tensor", Error);
   CHECK_THROWS_WITH_AS(concat({x, zeros({2, 3}, {.dtype = DType::float64})}, 0),
                        "concat: dtypes or devices differ: float32 [2, 3] and float64 [2, 3]", Error);

@@ -272,8 +272,32 @@ TEST_CASE("tensor: shapes broadcast from the right") {
   std::ostringstream out;
   out << shape;
   CHECK(out.str() == "[5, 3, 4]");
-  CHECK_THROWS_WITH_AS((Shape{1, 1, 1, 1, 1, 1, 1, 1, 1}), "shape: at most 8 dimensions are supported", Error);
+  CHECK_THROWS_WITH_AS((Shape{1, 1, 1, 1, 1, 1, 1, 1, 1}),
+                       "shape: at most 8 dimensions are supported, got [1, 1, 1, 1, 1, 1, 1, 1] and one more of size 1", Error);
   CHECK_THROWS_WITH_AS(Shape{-1}, "shape: sizes must not be negative, got -1", Error);
+}
+
+TEST_CASE("tensor: axes of a shape are inserted and erased, counted from either end") {
+  Shape shape{2, 3};
+  shape.insert(0, 4);
+  shape.insert(-1, 5);
+  shape.insert(-2, 6);
+  shape.insert(5, 7);
+  CHECK(shape == Shape{4, 2, 3, 6, 5, 7});
+  CHECK_THROWS_WITH_AS(shape.insert(7, 1), "shape: an axis cannot be inserted into [4, 2, 3, 6, 5, 7] at 7", Error);
+  CHECK_THROWS_WITH_AS(shape.insert(-8, 1), "shape: an axis cannot be inserted into [4, 2, 3, 6, 5, 7] at -8", Error);
+  shape.insert(-7, 8);
+  CHECK(shape == Shape{8, 4, 2, 3, 6, 5, 7});
+  shape.erase(-1);
+  shape.erase(0);
+  shape.erase(-2);
+  CHECK(shape == Shape{4, 2, 3, 5});
+  CHECK_THROWS_WITH_AS(shape.erase(4), "shape: axis 4 is out of range for [4, 2, 3, 5]", Error);
+  CHECK_THROWS_WITH_AS(shape.erase(-5), "shape: axis -5 is out of range for [4, 2, 3, 5]", Error);
+  CHECK_THROWS_WITH_AS(Shape().erase(0), "shape: axis 0 is out of range for []", Error);
+  shape = Shape();
+  shape.insert(-1, 9);
+  CHECK(shape == Shape{9});
 }
 
 TEST_CASE("tensor: errors name what was expected and what came") {
@@ -298,7 +322,8 @@ TEST_CASE("tensor: errors name what was expected and what came") {
   CHECK_THROWS_WITH_AS(parse_device("tpu"), "device: expected cpu, cuda or cuda:N, got \"tpu\"", Error);
   CHECK_THROWS_WITH_AS(parse_device("cuda:99"), doctest::Contains("\"cuda:99\""), Error);
   CHECK_THROWS_WITH_AS(parse_device("cuda:"), "device: expected cpu, cuda or cuda:N, got \"cuda:\"", Error);
-  CHECK_THROWS_WITH_AS(set_num_threads(0), "set_num_threads: expected at least 1 thread, got 0", Error);
+  CHECK_THROWS_WITH_AS(set_num_threads(0), "set_num_threads: expected 1 to 1024 threads, got 0", Error);
+  CHECK_THROWS_WITH_AS(set_num_threads(1025), "set_num_threads: expected 1 to 1024 threads, got 1025", Error);
   CHECK(parse_device("cpu") == Device::cpu());
   CHECK(to_string(Device::cuda(1)) == "cuda:1");
 }
