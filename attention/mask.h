@@ -10,8 +10,8 @@ namespace weft {
 
 /// [n, m]: key j is visible to query i iff j <= i + (m - n): the last query sees everything. m unset: n.
 Tensor causal_mask(int64_t n, std::optional<int64_t> m = {}, Device device = default_device());
-/// lengths int64 [B] -> [B, max_len]: true below the length. max_len unset: the longest. To mask keys in attention, insert axes: [B, 1, 1,
-/// M].
+/// lengths int64 [B] -> [B, max_len]: true below the length; lengths outside [0, max_len] are cut. max_len unset: the longest. To mask keys
+/// in attention, insert axes: [B, 1, 1, M].
 Tensor padding_mask(const Tensor& lengths, std::optional<int64_t> max_len = {});
 /// [n, n]: |i - j| <= window / 2, so an even window spans window + 1 positions.
 Tensor local_mask(int64_t n, int64_t window, Device device = default_device());

@@ -1,5 +1,7 @@
 #include "weft/attention/multi_head.h"
 
+#include <cmath>
+
 #include "weft/attention/heads.h"
 #include "weft/nn/rotary.h"
 
@@ -42,11 +44,15 @@ MultiHeadAttention::MultiHeadAttention(const MultiHeadAttentionOptions& options)
   WEFT_CHECK(dim >= 1 && heads >= 1 && kv_heads >= 1 && context_dim >= 1,
              "MultiHeadAttention: dim, heads, kv_heads and context_dim must be at least 1, got {}, {}, {} and {}", dim, heads, kv_heads,
              context_dim);
+  WEFT_CHECK(options.head_dim >= 0 && options.max_len >= 0, "MultiHeadAttention: head_dim and max_len must not be negative, got {} and {}",
+             options.head_dim, options.max_len);
   WEFT_CHECK(options.head_dim > 0 || dim % heads == 0,
              "MultiHeadAttention: dim ({}) must be divisible by heads ({}), or head_dim must be given", dim, heads);
   head_dim = options.head_dim > 0 ? options.head_dim : dim / heads;
   WEFT_CHECK(heads % kv_heads == 0, "MultiHeadAttention: heads ({}) must be divisible by kv_heads ({})", heads, kv_heads);
   WEFT_CHECK(!rope || head_dim % 2 == 0, "MultiHeadAttention: rope needs an even head_dim, got {}", head_dim);
+  WEFT_CHECK(!rope || (std::isfinite(rope_base) && rope_base > 0), "MultiHeadAttention: rope_base must be positive and finite, got {}",
+             rope_base);
   WEFT_CHECK(!packed || context_dim == dim,
              "MultiHeadAttention: packed projections serve self attention only, but context_dim is {} and dim {}", context_dim, dim);
 
@@ -72,9 +78,11 @@ Attended MultiHeadAttention::attend(const Tensor& x, const AttentionInputs& inpu
   WEFT_CHECK(x.rank() == 3 && x.size(2) == weight.size(1), "MultiHeadAttention: expected x of [B, N, {}], got {}", weight.size(1), x);
   const bool cross = inputs.context.defined();
   const Tensor& context = cross ? inputs.context : x;
-  WEFT_CHECK(context.rank() == 3 && context.size(0) == x.size(0), "MultiHeadAttention: expected a context of [{}, M, {}], got {}",
-             x.size(0), to_k.weight.defined() ? to_k.weight.size(1) : x.size(2), context);
   WEFT_CHECK(!cross || !packed, "MultiHeadAttention: packed projections take no context; build it with packed = false");
+  const int64_t context_dim = packed ? x.size(2) : to_k.weight.size(1);
+  WEFT_CHECK(context.rank() == 3 && context.size(0) == x.size(0) && context.size(2) == context_dim,
+             "MultiHeadAttention: expected a context of [{}, M, {}], got {}{}", x.size(0), context_dim, context,
+             cross ? "" : ", x itself: give a context, or build it with context_dim = dim");
   WEFT_CHECK(!cross || !rope, "MultiHeadAttention: rotary positions do not relate x to a context; build it with rope = false");
   WEFT_CHECK(!cross || inputs.cache == nullptr, "MultiHeadAttention: a cache continues x itself, it cannot be used with a context");
 

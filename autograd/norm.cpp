@@ -1,4 +1,5 @@
 // Normalization over the last axis (layer norm, RMS norm), over groups of channels, and to unit length along any axis.
+#include <cmath>
 #include <limits>
 
 #include "weft/autograd/check.h"
@@ -14,6 +15,10 @@ void check_channels(const char* op, const char* name, const Tensor& parameter, c
   WEFT_CHECK(parameter.shape() == Shape({channels}), "{}: {} should be [{}] for x {}, got {}", op, name, channels, x.shape(),
              parameter.shape());
   check_alike(op, "x", x, name, parameter);
+}
+
+void check_eps(const char* op, double eps) {
+  WEFT_CHECK(std::isfinite(eps) && eps >= 0, "{}: eps must be finite and not negative, got {}", op, eps);
 }
 
 // The gradient of a weight or bias, if the graph wants one.
@@ -34,6 +39,7 @@ Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, dou
   WEFT_CHECK(x.rank() >= 1, "layer_norm: expected at least 1 dimension, got a scalar");
   check_channels("layer_norm", "weight", weight, x, x.size(-1));
   check_channels("layer_norm", "bias", bias, x, x.size(-1));
+  check_eps("layer_norm", eps);
   const Shape rows = without(x.shape(), x.rank() - 1);
   Tensor y = empty_like(x), mean = empty(rows, statistics_of(x)), rstd = empty_like(mean);
   WEFT_LAUNCH(x, layer_norm(y, mean, rstd, x, weight, bias, eps));
@@ -51,6 +57,7 @@ Tensor rms_norm(const Tensor& x, const Tensor& weight, std::optional<double> eps
   check_float("rms_norm", x);
   WEFT_CHECK(x.rank() >= 1, "rms_norm: expected at least 1 dimension, got a scalar");
   check_channels("rms_norm", "weight", weight, x, x.size(-1));
+  check_eps("rms_norm", eps.value_or(0));
   const double machine_epsilon =
       x.dtype() == DType::float64 ? std::numeric_limits<double>::epsilon() : static_cast<double>(std::numeric_limits<float>::epsilon());
   Tensor y = empty_like(x), rstd = empty(without(x.shape(), x.rank() - 1), statistics_of(x));
@@ -72,6 +79,7 @@ Tensor group_norm(const Tensor& x, int64_t groups, const Tensor& weight, const T
   WEFT_CHECK(groups >= 1 && channels % groups == 0, "group_norm: {} channels cannot be split into {} groups; x is {}", channels, groups, x);
   check_channels("group_norm", "weight", weight, x, channels);
   check_channels("group_norm", "bias", bias, x, channels);
+  check_eps("group_norm", eps);
   Tensor y = empty_like(x), mean = empty({x.size(0), groups}, statistics_of(x)), rstd = empty_like(mean);
   WEFT_LAUNCH(x, group_norm(y, mean, rstd, x, weight, bias, groups, eps));
   return record(
@@ -88,6 +96,7 @@ Tensor group_norm(const Tensor& x, int64_t groups, const Tensor& weight, const T
 Tensor l2_normalize(const Tensor& x, int axis, double eps, Location at) {
   check_float("l2_normalize", x);
   const int along = normalize_axis("l2_normalize", axis, x.shape());
+  check_eps("l2_normalize", eps);
   Tensor y = empty_like(x), norm = empty(without(x.shape(), along), statistics_of(x));
   WEFT_LAUNCH(x, l2_normalize(y, norm, x, along, eps));
   return record(

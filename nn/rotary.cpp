@@ -41,6 +41,7 @@ DType table_dtype(DType dtype) { return dtype == DType::float64 ? DType::float64
 
 RotaryTable rotary_table(int64_t positions, int64_t dim, double base, TensorOptions options) {
   WEFT_CHECK(dim >= 2 && dim % 2 == 0, "rotary: the rotated width must be even and at least 2, got {}", dim);
+  WEFT_CHECK(std::isfinite(base) && base > 0, "rotary: the base must be positive and finite, got {}", base);
   using Key = std::tuple<int64_t, double, DType, std::string>;
   static std::mutex mutex;
   static std::map<Key, RotaryTable> tables;

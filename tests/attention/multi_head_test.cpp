@@ -13,6 +13,8 @@
 
 using namespace weft;
 using testing::check_module;
+using testing::error_of;
+using testing::has;
 using testing::random;
 
 namespace {
@@ -208,6 +210,15 @@ TEST_CASE("Mechanism: an empty one has no tensors, and says how to build one whe
   CHECK_THROWS_WITH_AS(m.mechanism(x, x, x), doctest::Contains("Mechanism: empty; build it with make_mechanism(\"dot_product\""), Error);
 }
 
+TEST_CASE("make_mechanism: settings that fit no attention are errors") {
+  const auto error_with = [](const MechanismSettings& settings) { return error_of([&] { make_mechanism("local:window=4", settings); }); };
+  CHECK(error_with({.heads = 4, .kv_heads = 2, .head_dim = 8}).empty());
+  for (const MechanismSettings& wrong : {MechanismSettings{.heads = 0}, {.head_dim = 0}, {.kv_heads = -1}, {.max_len = -1}}) {
+    CHECK(has(error_with(wrong), "attention local:window=4: heads and head_dim must be at least 1"));
+  }
+  CHECK(has(error_with({.heads = 4, .kv_heads = 3}), "heads (4) must be divisible by kv_heads (3)"));
+}
+
 TEST_CASE("MultiHeadAttention: anomaly reports name the caller's place") {
   const MultiHeadAttention m({.dim = 8, .heads = 2});
   const AnomalyMode anomaly;
@@ -227,6 +238,10 @@ TEST_CASE("MultiHeadAttention: errors") {
   CHECK_THROWS_WITH_AS(MultiHeadAttention({.dim = 8, .heads = 0}), doctest::Contains("must be at least 1"), Error);
   CHECK_THROWS_WITH_AS(MultiHeadAttention({.dim = 6, .heads = 2, .rope = true}), doctest::Contains("rope needs an even head_dim, got 3"),
                        Error);
+  CHECK_THROWS_WITH_AS(MultiHeadAttention({.dim = 8, .heads = 2, .head_dim = -4}), doctest::Contains("head_dim and max_len must not be"),
+                       Error);
+  CHECK_THROWS_WITH_AS(MultiHeadAttention({.dim = 8, .heads = 2, .rope = true, .rope_base = 0}),
+                       doctest::Contains("rope_base must be positive and finite, got 0"), Error);
   CHECK_THROWS_WITH_AS(MultiHeadAttention({.dim = 8, .heads = 2, .context_dim = 3, .packed = true}),
                        doctest::Contains("packed projections"), Error);
   CHECK_THROWS_WITH_AS(MultiHeadAttention({.dim = 8, .heads = 2, .attention = "dot_prodct"}), doctest::Contains("dot_product"), Error);
@@ -237,6 +252,10 @@ TEST_CASE("MultiHeadAttention: errors") {
   CHECK_THROWS_WITH_AS(plain(zeros({2, 3, 7})), doctest::Contains("MultiHeadAttention: expected x of [B, N, 8]"), Error);
   CHECK_THROWS_WITH_AS(MultiHeadAttention()(x), doctest::Contains("MultiHeadAttention: it has no weights"), Error);
   CHECK_THROWS_WITH_AS(plain(x, {.context = zeros({3, 3, 8})}), doctest::Contains("expected a context of [2, M, 8]"), Error);
+  CHECK_THROWS_WITH_AS(plain(x, {.context = zeros({2, 5, 7})}),
+                       "MultiHeadAttention: expected a context of [2, M, 8], got float32 [2, 5, 7]", Error);
+  CHECK_THROWS_WITH_AS(MultiHeadAttention({.dim = 8, .heads = 2, .context_dim = 6})(x),
+                       doctest::Contains("expected a context of [2, M, 6], got float32 [2, 3, 8], x itself: give a context"), Error);
   CHECK_THROWS_WITH_AS(packed(x, {.context = x}), doctest::Contains("packed projections take no context"), Error);
   CHECK_THROWS_WITH_AS(turned(x, {.context = x}), doctest::Contains("rotary positions do not relate x to a context"), Error);
   KeyValueCache cache;

@@ -172,6 +172,12 @@ TEST_CASE("errors of norms") {
   const Tensor x = normal({2, 6});
   CHECK_THROWS_WITH_AS(layer_norm(scalar(1)), "layer_norm: expected at least 1 dimension, got a scalar", Error);
   CHECK_THROWS_WITH_AS(rms_norm(scalar(1)), "rms_norm: expected at least 1 dimension, got a scalar", Error);
+  for (const double eps : {-1e-9, static_cast<double>(INFINITY), static_cast<double>(NAN)}) {
+    CHECK_THROWS_WITH_AS(layer_norm(x, {}, {}, eps), doctest::Contains("layer_norm: eps must be finite and not negative"), Error);
+    CHECK_THROWS_WITH_AS(rms_norm(x, {}, eps), doctest::Contains("rms_norm: eps must be finite"), Error);
+    CHECK_THROWS_WITH_AS(group_norm(x, 2, {}, {}, eps), doctest::Contains("group_norm: eps must be finite"), Error);
+    CHECK_THROWS_WITH_AS(l2_normalize(x, -1, eps), doctest::Contains("l2_normalize: eps must be finite"), Error);
+  }
   CHECK_THROWS_WITH_AS(layer_norm(x, normal({5})), "layer_norm: weight should be [6] for x [2, 6], got [5]", Error);
   CHECK_THROWS_WITH_AS(layer_norm(x, {}, zeros({6})),
                        "layer_norm: x is float64 [2, 6], but bias is float32 [6]; convert one with to(x, DType::float64)", Error);

@@ -105,6 +105,9 @@ TEST_CASE("rotary: errors") {
   CHECK_THROWS_WITH_AS(rotary(zeros({4})), doctest::Contains("rotary: expected at least 2 dimensions"), Error);
   CHECK_THROWS_WITH_AS(rotary(zeros({2, 5, 3, 7})), doctest::Contains("rotated width must be even and at least 2, got 7"), Error);
   CHECK_THROWS_WITH_AS(rotary(x, {.offset = -1}), doctest::Contains("offset must not be negative"), Error);
+  for (const double base : {0.0, -10000.0, static_cast<double>(INFINITY), static_cast<double>(NAN)}) {
+    CHECK_THROWS_WITH_AS(rotary(x, {.base = base}), doctest::Contains("rotary: the base must be positive and finite"), Error);
+  }
   CHECK_THROWS_WITH_AS(rotary(x, {.axis = 3}), doctest::Contains("sequence axis 3"), Error);
   CHECK_THROWS_WITH_AS(rotary(x, {.dim = 8}), doctest::Contains("rotates 8 features"), Error);
   const RotaryTable table = rotary_table(3, from_vector<float>({1, 0.5}, {2}));
