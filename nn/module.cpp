@@ -6,6 +6,27 @@
 #include "weft/autograd/ops.h"
 
 namespace weft::detail {
+namespace {
+
+// Names for an error message: the first few, and how many more there are.
+class NameList {
+ public:
+  void add(const std::string& name) {
+    if (++count_ <= shown) text_ += " " + name;
+  }
+  /// A line of its own; nothing if there are no names.
+  std::string text(const char* what) const {
+    if (count_ == 0) return "";
+    return format("\n  {}:{}{}", what, text_, count_ > shown ? format(" and {} more", count_ - shown) : "");
+  }
+
+ private:
+  static constexpr int64_t shown = 8;
+  std::string text_;
+  int64_t count_ = 0;
+};
+
+}  // namespace
 
 std::vector<Tensor> parameters_of(const std::vector<NamedTensor>& tensors) {
   std::vector<Tensor> parameters;
@@ -24,30 +45,29 @@ StateDict state_dict_of(const std::vector<NamedTensor>& tensors) {
 
 void load_into(const std::vector<NamedTensor>& tensors, const StateDict& state, bool strict) {
   std::unordered_map<std::string, const Tensor*> given;
-  for (const auto& [name, tensor] : state) given[name] = &tensor;
-
-  std::string missing, unexpected, misshaped;
+  NameList missing, unexpected, misshaped, repeated;
+  for (const auto& [name, tensor] : state) {
+    if (!given.emplace(name, &tensor).second) repeated.add(name);
+  }
   for (const NamedTensor& entry : tensors) {
     auto found = given.find(entry.name);
     if (found == given.end()) {
-      missing += " " + entry.name;
+      missing.add(entry.name);
       continue;
     }
     const Tensor& source = *found->second;
     if (source.shape() != entry.tensor->shape() || is_float(source.dtype()) != is_float(entry.tensor->dtype())) {
-      misshaped += format(" {} (here {}, given {})", entry.name, *entry.tensor, source);
+      misshaped.add(format("{} (here {}, given {})", entry.name, *entry.tensor, source));
     }
     given.erase(found);
   }
   for (const auto& [name, tensor] : state) {
-    if (given.contains(name)) unexpected += " " + name;
+    if (given.contains(name)) unexpected.add(name);
   }
-  std::string problem;
-  if (!misshaped.empty()) problem += "\n  wrong shape or type:" + misshaped;
-  if (strict && !missing.empty()) problem += "\n  missing:" + missing;
-  if (strict && !unexpected.empty()) problem += "\n  unexpected:" + unexpected;
+  const std::string always = repeated.text("given twice") + misshaped.text("wrong shape or type");
+  const std::string problem = always + (strict ? missing.text("missing") + unexpected.text("unexpected") : "");
   WEFT_CHECK(problem.empty(), "load_state_dict: the state does not fit the module{}{}", problem,
-             misshaped.empty() ? "\n  (strict = false loads the names that fit)" : "");
+             always.empty() ? "\n  (strict = false loads the names that fit)" : "");
 
   NoGrad no_grad;
   std::unordered_map<std::string, const Tensor*> sources;

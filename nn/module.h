@@ -104,7 +104,7 @@ StateDict state_dict(M& module) {
 }
 
 /// Copies `state` into the module's tensors, converting floating point dtypes. Strict: missing, unexpected and mis-shaped names are one
-/// error that lists them all. Not strict: what fits by name is loaded; a wrong shape is still an error.
+/// error that shows the first of each. Not strict: what fits by name is loaded; a wrong shape or a name given twice is still an error.
 template <class M>
 void load_state_dict(M& module, const StateDict& state, bool strict = true) {
   detail::load_into(detail::collect(module), state, strict);

@@ -129,6 +129,21 @@ TEST_CASE("a load that is not strict takes what fits by name, a wrong shape stay
   CHECK(contains(error_of([&] { load_state_dict(layer, {{"weight", ones({3, 2})}}); }), "strict = false"));
 }
 
+TEST_CASE("a state that holds a name twice is refused, and long lists of names are cut") {
+  Linear layer({.in = 2, .out = 3, .bias = false});
+  for (bool strict : {true, false}) {
+    const StateDict twice = {{"weight", ones({3, 2})}, {"weight", zeros({3, 2})}};
+    const std::string message = error_of([&] { load_state_dict(layer, twice, strict); });
+    CHECK(contains(message, "given twice: weight"));
+    CHECK_FALSE(contains(message, "strict = false"));
+  }
+  StateDict many;
+  for (int i = 0; i < 20; ++i) many.emplace_back("w" + std::to_string(i), zeros({1}));
+  const std::string message = error_of([&] { load_state_dict(layer, many); });
+  CHECK(contains(message, "missing: weight\n"));
+  CHECK(contains(message, "unexpected: w0 w1 w2 w3 w4 w5 w6 w7 and 12 more"));
+}
+
 TEST_CASE("loading counts as a change in place: an older graph is refused") {
   Linear layer({.in = 2, .out = 3});
   const Tensor loss = sum(square(layer(parameter(ones({1, 2})))));

@@ -15,7 +15,7 @@
 
 namespace weft {
 
-/// What every language model understands; options of one model only stand in its spec ("transformer:norm=rms_norm,positions=rotary").
+/// What every language model understands; options of one model only stand in its spec ("transformer:norm=rms,positions=rotary").
 struct LanguageModelSettings {
   int64_t vocab_size = 256;
   int64_t dim = 512;

@@ -75,7 +75,7 @@ TransformerState::TransformerState(const TransformerOptions& options, int64_t ro
   WEFT_CHECK(lengths.dtype() == DType::int64 && lengths.shape() == Shape{batch}, "transformer: expected lengths int64 [{}], got {}", batch,
              lengths);
   padding = lengths.to_vector<int64_t>();
-  const int64_t longest = *std::max_element(padding.begin(), padding.end());
+  longest = *std::max_element(padding.begin(), padding.end());
   for (int64_t& row : padding) {
     WEFT_CHECK(row >= 1, "transformer: every prompt needs at least one token, got a length of {}", row);
     row = longest - row;
@@ -131,6 +131,9 @@ Tensor Transformer::next(const Tensor& ids, TransformerState& state) const {
              state.layers.size(), layers.size());
   const NoGrad no_grad;
   const int64_t n = ids.size(1), m = state.seen + n;
+  WEFT_CHECK(state.seen > 0 || state.longest <= n,
+             "transformer: the longest prompt has {} tokens, as the state was told, but only {} came: give whole prompts, padded in front",
+             state.longest, n);
   Tensor x = embed(ids, &state);
   AttentionInputs inputs{.mask = key_mask(state, m, ids.device()), .bias = distance_bias(n, m)};
   for (size_t i = 0; i < layers.size(); ++i) {

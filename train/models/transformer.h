@@ -99,6 +99,8 @@ class TransformerState : public DecodeState {
   std::vector<KeyValueCache> layers;
   /// int64 [batch]: the padding in front of every row; empty without.
   std::vector<int64_t> padding;
+  /// Tokens of the longest prompt, which the first tokens must hold; 0 without lengths.
+  int64_t longest = 0;
   int64_t batch = 0;
   /// Counted here too, for a model without layers.
   int64_t seen = 0;

@@ -369,6 +369,11 @@ TEST_CASE("transformer: errors say what to do") {
   CHECK(has(error_of([&] { model(zeros({1, 4})); }), "expected token ids int64 [B, N]"));
   CHECK(has(error_of([&] { model.start(2, from_vector<int64_t>({1, 2, 3}, {3})); }), "expected lengths int64 [2]"));
   CHECK(has(error_of([&] { model.start(2, from_vector<int64_t>({1, 0}, {2})); }), "every prompt needs at least one token"));
+  auto unequal = model.start(2, from_vector<int64_t>({3, 1}, {2}));
+  CHECK(has(error_of([&] {
+              model.next(zeros({2, 2}, {.dtype = DType::int64}), *unequal);
+            }),
+            "the longest prompt has 3 tokens, as the state was told, but only 2 came"));
   auto state = model.start(2);
   CHECK(has(error_of([&] { model.next(zeros({1, 1}, {.dtype = DType::int64}), *state); }), "expected the next token ids int64 [2, n]"));
 }
