@@ -17,12 +17,23 @@ namespace {
 
 LanguageModel load_model(const std::filesystem::path& run, const Tokenizer& tokenizer, Device device) {
   const std::filesystem::path config = run / "config.json";
-  const TrainSettings s = from_settings(read_settings(config));
+  const TrainSettings s = from_settings(read_settings(config), config.string());
   check(s, config.string() + ": ");
+  const std::filesystem::path file = run / "model.safetensors";
+  const TensorMap weights = load_safetensors(file);
+  for (const auto& [name, value] : weights_metadata(s)) {
+    const auto found = weights.metadata.find(name);  // files of older versions have less
+    WEFT_CHECK(found == weights.metadata.end() || found->second == value, "{}: {} is {}, but the weights in {} are of a model with {}",
+               config.string(), name, value, file.string(), found->second);
+  }
   LanguageModel model = make_language_model(s.model, s.model_settings(tokenizer.vocab_size()));
   const DType trained = model_dtype(s.dtype);
   convert(model, size_of(trained) == 2 && !device.is_cuda() ? DType::float32 : trained, device);
-  load_state_dict(model, load_safetensors(run / "model.safetensors").tensors);
+  try {
+    load_state_dict(model, weights.tensors);
+  } catch (const Error& error) {
+    fail("{} does not fit the model of {}: {}", file.string(), config.string(), error.what());
+  }
   return model;
 }
 

@@ -31,6 +31,8 @@ volatile std::sig_atomic_t received_signal = 0;
 constexpr const char* run_files[] = {"config.json",       "tokenizer.json", "tokenizer.model", "metrics.jsonl",
                                      "model.safetensors", "loss.svg",       "sample.txt"};
 constexpr const char* new_checkpoint = "checkpoint.new";
+// In a checkpoint: settings.dim, ...
+const std::string setting_prefix = "settings.";
 
 void remove_new_checkpoint(const fs::path& folder) {
   std::error_code ignored;  // only an empty folder goes
@@ -47,15 +49,18 @@ std::string quoted(const std::string& text) {
   return result + "'";
 }
 
+// "1 step", "2 steps".
+std::string steps_text(int64_t n) { return format("{} step{}", n, n == 1 ? "" : "s"); }
+
 void note_signal(int number) {
   received_signal = number;
-  const char text[] = "\nstopping after this step; once more to quit without saving\n";
+  const char text[] = "\nstopping after this batch; once more to quit without saving\n";
   const int error = errno;  // of the call that the signal came into
-  if (number == SIGINT) std::ignore = ::write(STDERR_FILENO, text, sizeof text - 1);
+  if (number == SIGINT || number == SIGTERM) std::ignore = ::write(STDERR_FILENO, text, sizeof text - 1);
   errno = error;
 }
 
-// The first signal asks the loop to end after its step; a second Ctrl-C or SIGTERM ends the program. A closed terminal may send its signal
+// The first signal asks the loop to end after its batch; a second Ctrl-C or SIGTERM ends the program. A closed terminal may send its signal
 // twice, and a closed pipe does so at every line. nohup has SIGHUP ignored, and so it stays.
 void catch_signals() {
   for (int signal : {SIGINT, SIGTERM, SIGHUP, SIGPIPE}) {
@@ -100,7 +105,8 @@ class Evaluation {
 
 bool Run::interrupted() { return received_signal != 0; }
 
-Run::Run(const TrainCommand& command) : settings_(command.settings), resumed_(command.resume), made_folder_(!fs::exists(settings_.run)) {
+Run::Run(const TrainCommand& command)
+    : settings_(command.settings), program_(command.program), resumed_(command.resume), made_folder_(!fs::exists(settings_.run)) {
   std::signal(SIGXFSZ, SIG_IGN);  // a file size limit is then an error of the write, like a full disk
   make_folder(settings_.run);
   lock_.emplace(settings_.run);
@@ -114,13 +120,27 @@ Run::Run(const TrainCommand& command) : settings_(command.settings), resumed_(co
     }
   }
   for (const std::string& reason : skipped) say(format("an older checkpoint is used: {}\n", reason));
-  WEFT_CHECK(!resumed_ || checkpoint_, "resume: there is no checkpoint in {}; start the run again, without --resume",
+  WEFT_CHECK(!resumed_ || checkpoint_, "resume: there is no checkpoint in {}; start the run again: --overwrite instead of --resume",
              file("checkpoint").string());
   WEFT_CHECK(resumed_ || !checkpoint_ || checkpoint_->step == 0,
-             "{} holds a run of {} steps: go on with it by --resume, replace it by --overwrite, or give another folder with --run",
-             settings_.run, checkpoint_ ? checkpoint_->step : 0);
+             "{} holds a run of {}: go on with it by --resume, replace it by --overwrite, or give another folder with --run", settings_.run,
+             steps_text(checkpoint_ ? checkpoint_->step : 0));
+  if (resumed_) check_checkpoint();
   check_files(command);
   if (!resumed_) checkpoint_.reset();
+}
+
+// config.json may have been edited, or be another run's. Checkpoints of older versions do not hold the settings.
+void Run::check_checkpoint() const {
+  Settings before;
+  std::vector<std::string> held;
+  for (const std::string& name : fixed_settings) {
+    const Json* value = checkpoint_->state.find(setting_prefix + name);
+    if (value == nullptr) continue;
+    before.set(name, *value);
+    held.push_back(name);
+  }
+  check_same_settings(format("resume: {} does not fit the checkpoint", file("config.json").string()), before, to_settings(settings_), held);
 }
 
 // Files of another origin are not ours to replace, nor is the text itself. A start that was killed has left files, and says so by
@@ -169,13 +189,18 @@ void Run::start(const RunParts& parts) {
 }
 
 void Run::restore() {
-  WEFT_CHECK(settings_.steps >= checkpoint_->step, "resume: {} has done {} steps already, and --steps is {}: give more to go on",
-             settings_.run, checkpoint_->step, settings_.steps);
-  if (settings_.steps == checkpoint_->step) say(format("all {} steps are done; to go on, give more with --steps\n", settings_.steps));
+  WEFT_CHECK(settings_.steps >= checkpoint_->step, "resume: {} has done {} already, and --steps is {}: give more to go on", settings_.run,
+             steps_text(checkpoint_->step), settings_.steps);
+  if (settings_.steps == checkpoint_->step) say(format("all steps are done ({}); to go on, give more with --steps\n", settings_.steps));
   const Settings& state = checkpoint_->state;
   WEFT_CHECK(state.unsigned_integer("data_fingerprint") == parts_->data_fingerprint,
              "resume: {} is not the text that this run has learned from (its tokens differ); give that text with --data", settings_.data);
-  load_state_dict(parts_->model, checkpoint_->part("model"));
+  try {
+    load_state_dict(parts_->model, checkpoint_->part("model"));
+  } catch (const Error& error) {
+    fail("resume: the model of {} is not that of the checkpoint in {}: {}", file("config.json").string(), file("checkpoint").string(),
+         error.what());
+  }
   parts_->optimizer.load_state_dict(checkpoint_->part("optimizer"));
   if (parts_->ema != nullptr) parts_->ema->load_state_dict(checkpoint_->part("ema"));
   if (parts_->loss_scale != nullptr) {
@@ -250,8 +275,8 @@ void Run::report_skipped_steps() {
   if (parts_->loss_scale == nullptr) return;
   const int64_t skipped = parts_->loss_scale->skipped_steps();
   if (skipped > reported_skips_) {
-    say(format("step {}: {} steps were left out, their gradients overflowed in float16; the loss scale is now {}\n", step_,
-               skipped - reported_skips_, parts_->loss_scale->scale()));
+    say(format("step {}: {} left out, as gradients overflowed in float16; the loss scale is now {}\n", step_,
+               steps_text(skipped - reported_skips_), parts_->loss_scale->scale()));
   }
   reported_skips_ = skipped;
 }
@@ -296,14 +321,17 @@ Checkpoint Run::state() const {
   checkpoint.state.set("loss_sum", loss_sum());
   checkpoint.state.set("loss_count", loss_count_);
   checkpoint.state.set("seconds", seconds());
+  const Settings settings = to_settings(settings_);
+  for (const std::string& name : fixed_settings) checkpoint.state.set(setting_prefix + name, *settings.find(name));
   return checkpoint;
 }
 
 void Run::write_results() const {
   {
     const Evaluation evaluation(*parts_);
-    save_safetensors(file("model.safetensors"),
-                     {.tensors = state_dict(parts_->model), .metadata = {{"model", settings_.model}, {"step", std::to_string(step_)}}});
+    TensorMap weights{.tensors = state_dict(parts_->model), .metadata = {{"step", std::to_string(step_)}}};
+    for (const auto& [name, value] : weights_metadata(settings_)) weights.metadata[name] = value;
+    save_safetensors(file("model.safetensors"), weights);
   }
   write_loss_plot(file("loss.svg"), read_metrics(file("metrics.jsonl")), fs::path(settings_.run).filename().string());
 }
@@ -317,7 +345,7 @@ void Run::write_sample() const {
   write_file_atomically(file("sample.txt"), parts_->tokenizer.decode(rows[0]) + "\n");
 }
 
-std::string Run::how_to_resume() const { return "train_lm --run " + quoted(settings_.run) + " --resume"; }
+std::string Run::how_to_resume() const { return quoted(program_) + " --run " + quoted(settings_.run) + " --resume"; }
 
 void Run::fail_not_finite(double loss, double grad_norm, const std::function<void()>& again) const {
   std::string where = "The step runs clean when it is repeated";
@@ -341,7 +369,7 @@ int Run::finish() {
     return 128 + static_cast<int>(received_signal);
   }
   write_sample();
-  say(format("{} steps in {}; the run is in {}\n", step_, format_duration(seconds()), settings_.run));
+  say(format("{} in {}; the run is in {}\n", steps_text(step_), format_duration(seconds()), settings_.run));
   return 0;
 }
 

@@ -75,6 +75,7 @@ class Run {
 
  private:
   void check_files(const TrainCommand& command) const;
+  void check_checkpoint() const;
   void restore();
   void begin_files();
   double validation_loss() const;
@@ -88,6 +89,7 @@ class Run {
   std::string how_to_resume() const;
 
   TrainSettings settings_;
+  std::string program_;
   bool is_due(int64_t step, int64_t every) const { return step == settings_.steps || (every > 0 && step % every == 0); }
   bool is_evaluated(int64_t step) const;
   double loss_sum() const { return loss_sum_.defined() ? loss_sum_.item() : 0; }

@@ -11,15 +11,15 @@
 #include "lm_main.h"
 #include "weft/core/error.h"
 #include "weft/core/spec.h"
+#include "weft/core/threads.h"
 #include "weft/train/files.h"
 #include "weft/train/utf8.h"
 
 namespace weft::programs {
 namespace {
 
-// What the weights, the moments and the order of the data depend on: the same through all of a run.
-const std::vector<std::string> fixed_settings = {"tokenizer", "val_fraction", "model", "attention", "dim", "depth",
-                                                 "heads",     "context",      "dtype", "optimizer", "ema", "seed"};
+// Beyond these a number is a slip of the finger.
+constexpr int64_t most_depth = 10000, most_accumulate = 100000;
 
 std::string with_underscores(std::string name) {
   std::replace(name.begin(), name.end(), '-', '_');
@@ -50,6 +50,12 @@ bool parse(CLI::App& app, std::vector<std::string> arguments) {
     std::vector<std::string> known;
     for (const CLI::Option* option : app.get_options()) known.push_back(option->get_name());
     fail("unknown argument {}; {}", unknown, suggest(unknown, known));
+  } catch (const CLI::ArgumentMismatch& error) {
+    // The only mismatch that a user of these options can make besides a value that is missing.
+    for (const CLI::Option* option : app.get_options()) {
+      WEFT_CHECK(option->count() <= 1, "{} is given {} times; give it once", option->get_name(), option->count());
+    }
+    fail("{}; --help lists all settings", error.what());
   } catch (const CLI::ParseError& error) {
     fail("{}; --help lists all settings", error.what());
   }
@@ -85,6 +91,9 @@ bool parse_over(TrainCommand& command, const std::vector<std::string>& arguments
 
 }  // namespace
 
+const std::vector<std::string> fixed_settings = {"tokenizer", "val_fraction", "model", "attention", "dim", "depth",
+                                                 "heads",     "context",      "dtype", "optimizer", "ema", "seed"};
+
 void check(const TrainSettings& s, const std::string& where) {
   const auto at_least = [&](const char* name, int64_t value, int64_t least) {
     WEFT_CHECK(value >= least, "{}--{} must be at least {}, got {}", where, name, least, value);
@@ -94,7 +103,11 @@ void check(const TrainSettings& s, const std::string& where) {
   at_least("log-every", s.log_every, 1), at_least("eval-every", s.eval_every, 0), at_least("eval-batches", s.eval_batches, 0);
   at_least("checkpoint-every", s.checkpoint_every, 0), at_least("sample", s.sample, 0), at_least("threads", s.threads, 0);
   at_least("seed", s.seed, 0);
-  WEFT_CHECK(s.threads <= most_threads, "{}--threads must be at most {}, got {}", where, most_threads, s.threads);
+  const auto at_most = [&](const char* name, int64_t value, int64_t most) {
+    WEFT_CHECK(value <= most, "{}--{} must be at most {}, got {}", where, name, most, value);
+  };
+  at_most("depth", s.depth, most_depth), at_most("accumulate", s.accumulate, most_accumulate), at_most("threads", s.threads, most_threads);
+  WEFT_CHECK(!s.run.empty(), "{}--run is empty: give the folder of the run", where);
   TrainSettings(s).visit([&]<class T>(const char*, const char* name, T& value, const char*) {
     if constexpr (std::is_same_v<T, std::string>) {  // config.json is UTF-8
       WEFT_CHECK(find_invalid_utf8(value) == value.size(), "{}--{} is not valid UTF-8", where, name);
@@ -129,15 +142,20 @@ DType model_dtype(const std::string& name) {
 TrainCommand parse_train(int argc, char** argv) {
   const std::vector<std::string> arguments = arguments_of(argc, argv);
   TrainCommand command;
+  command.program = argv[0];
   command.help = !parse_over(command, arguments);
   if (command.help) return command;
   if (command.resume) {
     WEFT_CHECK(!command.overwrite, "--resume goes on with the run in the folder, --overwrite replaces it: give one of them");
     const std::filesystem::path config = std::filesystem::path(command.settings.run) / "config.json";
-    WEFT_CHECK(std::filesystem::exists(config), "resume: there is no run in {} ({} is missing); start one without --resume",
-               command.settings.run, config.string());
+    WEFT_CHECK(!command.settings.run.empty(), "--run is empty: give the folder of the run");
+    const bool has_checkpoints = std::filesystem::exists(config.parent_path() / "checkpoint");
+    WEFT_CHECK(std::filesystem::exists(config), "resume: there is no run in {} ({} is missing); {}", command.settings.run, config.string(),
+               has_checkpoints ? "put the file back, or replace the run: --data TEXT --overwrite instead of --resume"
+                               : "start one: --data TEXT instead of --resume");
     const std::string folder = command.settings.run;
-    const TrainSettings before = command.settings = from_settings(read_settings(config));
+    const TrainSettings before = command.settings = from_settings(read_settings(config), config.string());
+    check(before, config.string() + ": ");
     parse_over(command, arguments);
     command.settings.run = folder;
     check_same_settings("resume: " + folder, to_settings(before), to_settings(command.settings), fixed_settings);
@@ -156,8 +174,14 @@ Settings to_settings(TrainSettings settings) {
   return result;
 }
 
-TrainSettings from_settings(const Settings& settings) {
+TrainSettings from_settings(const Settings& settings, const std::string& where) {
   TrainSettings result;
+  std::vector<std::string> known;
+  result.visit([&](const char*, const char* name, auto&, const char*) { known.push_back(with_underscores(name)); });
+  for (const JsonMember& member : settings.members()) {
+    WEFT_CHECK(std::find(known.begin(), known.end(), member.name) != known.end(), "{}: unknown setting \"{}\"; {}", where, member.name,
+               suggest(member.name, known));
+  }
   result.visit([&]<class T>(const char*, const char* name, T& value, const char*) {
     const std::string key = with_underscores(name);
     if (settings.find(key) == nullptr) return;
@@ -170,6 +194,10 @@ TrainSettings from_settings(const Settings& settings) {
     }
   });
   return result;
+}
+
+std::map<std::string, std::string> weights_metadata(const TrainSettings& settings) {
+  return {{"model", settings.model}, {"attention", settings.attention}, {"heads", std::to_string(settings.heads)}};
 }
 
 std::vector<int64_t> start_tokens(const Tokenizer& tokenizer) {
@@ -199,6 +227,7 @@ GenerateSettings parse_generate(int argc, char** argv) {
   WEFT_CHECK(s.tokens >= 0 && s.seed >= 0 && s.threads >= 0, "--tokens, --seed and --threads must not be negative, got {}, {} and {}",
              s.tokens, s.seed, s.threads);
   WEFT_CHECK(s.threads <= most_threads, "--threads must be at most {}, got {}", most_threads, s.threads);
+  WEFT_CHECK(s.help || !s.run.empty(), "--run is empty: give the folder of the run");
   return s;
 }
 

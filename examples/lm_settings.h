@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -89,6 +90,8 @@ DType model_dtype(const std::string& name);
 
 struct TrainCommand {
   TrainSettings settings;
+  /// As it was called: what messages say to call again.
+  std::string program = "train_lm";
   bool resume = false, overwrite = false;
   /// --help was given, and printed.
   bool help = false;
@@ -101,13 +104,16 @@ TrainCommand parse_train(int argc, char** argv);
 /// An error if a value is out of its range; `where` opens the message.
 void check(const TrainSettings& settings, const std::string& where = "");
 
-/// More threads than any machine has; far more fail to start.
-constexpr int64_t most_threads = 1024;
+/// What the weights, the moments and the order of the data depend on, by name: the same through all of a run.
+extern const std::vector<std::string> fixed_settings;
 
 /// The settings under their names, with underscores.
 Settings to_settings(TrainSettings settings);
-/// The inverse. Unknown and missing names are ignored: they keep their defaults.
-TrainSettings from_settings(const Settings& settings);
+/// The inverse, for a config.json. Missing names keep their defaults; unknown ones are an error that begins with `where`.
+TrainSettings from_settings(const Settings& settings, const std::string& where);
+
+/// What model.safetensors says about the model it is of, where the shapes of its weights do not.
+std::map<std::string, std::string> weights_metadata(const TrainSettings& settings);
 
 struct GenerateSettings {
   std::string run = "runs/lm", prompt;
