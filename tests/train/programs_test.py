@@ -205,7 +205,7 @@ class Refusals(Programs):
         self.refused('did you mean "transformer"?', model="transfomer")
         self.refused('did you mean "local"?', attention="locl:window=4")
         self.refused("dropout must be", dropout=1)
-        self.refused("cuda", device="cuda")
+        self.refused("cuda", device="cuda:99")
 
     def test_settings(self):
         self.refused("--optimizer cannot be \"adamv\"; did you mean \"adamw\"?", optimizer="adamv")
