@@ -5,6 +5,7 @@
 // A block has 64 queries of a head and walks over the keys that they see. 2 N M (D + Dv) operations (half when causal); q, o once, k and v
 // once for every 64 queries.
 #include "weft/attention/cuda/dot_product_few.h"
+#include "weft/attention/cuda/dot_product_mma.h"
 #include "weft/attention/cuda/tile.cuh"
 
 namespace weft::cuda {
@@ -91,6 +92,7 @@ void forward(Tensor& o, Tensor& lse, const Problem<T>& p, AttentionLayout layout
 
 void dot_product(Tensor& o, Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v, const AttentionScope& scope) {
   if (has_few_queries(q, scope.layout)) return dot_product_few(o, lse, q, k, v, scope);
+  if (has_mma(q, v)) return dot_product_mma(o, lse, q, k, v, scope);
   dispatch_compute(q.dtype(), "dot_product", [&]<class T>() {
     constexpr int chunks64 = 64 / Tile<acc_of<T>>::width;
     const Problem<T> p = make_problem<T>(q, k, v, scope);

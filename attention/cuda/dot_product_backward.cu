@@ -7,6 +7,7 @@
 // in registers. Another has a block for every 64 queries and keeps dq: it recomputes P and dS, which is 7 products in all in place of 5,
 // but nobody waits for anybody, nothing is added to memory, and every sum has one order. A bias with a gradient takes a third: a block for
 // every 64 x 64 elements of it, which walks over what the bias is repeated for.
+#include "weft/attention/cuda/dot_product_mma.h"
 #include "weft/attention/cuda/tile.cuh"
 
 namespace weft::cuda {
@@ -230,6 +231,7 @@ void dot_product_backward(Tensor& dq, Tensor& dk, Tensor& dv, Tensor& dbias, con
     }
     return;
   }
+  if (has_mma(q, v)) return dot_product_mma_backward(dq, dk, dv, dbias, dout, dweights, q, k, v, lse, delta, scope);
   dispatch_compute(q.dtype(), "dot_product_backward", [&]<class T>() {
     using A = acc_of<T>;
     constexpr int chunks64 = 64 / Tile<A>::width;
