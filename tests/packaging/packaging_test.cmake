@@ -1,7 +1,7 @@
 # cmake -DWAY=... -DWEFT_SOURCE=... -DWEFT_BUILD=... -DWORK=... -DGENERATOR=... -DCOMPILER=... -P packaging_test.cmake
 #
 # Builds the outside program with weft taken in one of the three ways, without a network, and checks what it prints. The two ways that
-# compile weft again share one build folder, so that it is compiled once, unoptimized.
+# compile weft again share one build folder, so that it is compiled once, unoptimized and for the CPU.
 set(build ${WORK}/build)
 if(WAY STREQUAL "find_package")
   set(build ${WORK}/build_installed)
@@ -17,7 +17,7 @@ endif()
 execute_process(
   COMMAND ${CMAKE_COMMAND} -S ${CMAKE_CURRENT_LIST_DIR}/outside -B ${build} -G ${GENERATOR} -DCMAKE_CXX_COMPILER=${COMPILER} ${launcher}
           -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG=-O0 -DWAY=${WAY} -DWEFT_SOURCE=${WEFT_SOURCE} -DCMAKE_PREFIX_PATH=${WORK}/prefix
-          -DFETCHCONTENT_FULLY_DISCONNECTED=ON
+          -DFETCHCONTENT_FULLY_DISCONNECTED=ON -DWEFT_CUDA=OFF
   COMMAND_ERROR_IS_FATAL ANY)
 file(REMOVE ${build}/outside)
 execute_process(COMMAND ${CMAKE_COMMAND} --build ${build} COMMAND_ERROR_IS_FATAL ANY)
