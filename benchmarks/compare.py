@@ -145,7 +145,9 @@ def main():
                           text=True, check=True).stderr.splitlines()[0]
 
     # The yardstick first: what the machine's matrix products reach, by whichever library is faster.
-    peak = max(2 * 2048**3 / (r["ms"] * 1e-3) for r in measure("sgemm_2048", arguments, about["cases"], flags) if r)
+    ours, theirs, openblas, _ = measure("sgemm_2048", arguments, about["cases"], flags)
+    rates = [2 * 2048**3 / (r["ms"] * 1e-3) for r in (ours, theirs, openblas) if r]
+    peak, pytorch_rate = max(rates), 2 * 2048**3 / (theirs["ms"] * 1e-3) if theirs else 0
 
     lines = [
         "# weft beside PyTorch, on the CPU",
@@ -155,7 +157,8 @@ def main():
         "median of a process of its own, by "
         f"`python3 benchmarks/compare.py{' --only ' + arguments.only if arguments.only else ''}`.",
         "",
-        f"Matrix peak of this machine: {peak * 1e-9:.0f} GFLOP/s (`sgemm_2048`, the faster of both libraries). *Floor* is the share of it that "
+        f"Matrix peak of this machine: {peak * 1e-9:.0f} GFLOP/s (`sgemm_2048`, the faster of both libraries); PyTorch's products reach "
+        f"{pytorch_rate / peak:.0%} of it. *Floor* is the share of it that "
         "a case reaches, counting only the operations of the mathematics; where there is a share to reach, the peak is measured again beside the "
         "case.",
         "",
