@@ -204,7 +204,7 @@ void release(void* data, int64_t bytes, Device device) {
 void copy_bytes(void* to, Device to_device, const void* from, Device from_device, int64_t bytes) {
   if (bytes == 0) return;
   if (to_device.is_cuda() || from_device.is_cuda()) {
-    const auto number = [](Device device) { return device.is_cuda() ? device.index : -1; };
+    [[maybe_unused]] const auto number = [](Device device) { return device.is_cuda() ? device.index : -1; };
     WEFT_ON_CUDA(to_device.is_cuda() ? to_device : from_device, copy_bytes(to, number(to_device), from, number(from_device), bytes));
   }
   std::memcpy(to, from, static_cast<size_t>(bytes));
