@@ -124,7 +124,7 @@ __global__ void __launch_bounds__(ForwardTile<Width, edited>::threads, ForwardTi
     TileCopier<T, Width, S::queries, S::threads>(p.q.at(b, h, 0), q_stride, i0, p.N, D).copy_next(q_tile, q_stride);
     copy_next(stages);
   }
-  const auto lane = static_cast<SharedAddress>(Rows::lane_offset());
+  const SharedAddress lane = Rows::lane_offset(), columns_lane = Rows::columns_lane_offset();
   const SharedAddress q_rows = q_tile + static_cast<SharedAddress>(Rows::bytes(row0 - i0)) + lane;
   SharedAddress stage = stages, other = stages + S::stage_bytes;
   for (int j0 = begin; j0 < seen.end; j0 += S::keys) {
@@ -134,7 +134,7 @@ __global__ void __launch_bounds__(ForwardTile<Width, edited>::threads, ForwardTi
     const ScorePlace at{b, h, row0, j0, keys};
     if (!none_visible<false, R, K>(p, at)) {
       WarpSums<R, K> s;
-      multiply_rows<T, Width>(s, q_rows, stage + lane);
+      multiply_rows<T, Width>(s, q_rows, stage + columns_lane);
       edit_scores<edited, false>(p, at, s);
       softmax_rows<edited>(s, m, l, o, unit);
       if constexpr (edited) for_each_multiplier<false, R, K>(p, at, 1, [&](int r, int c, int e, float x) { s[r][c][e] *= x; });

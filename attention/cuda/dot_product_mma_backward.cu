@@ -117,7 +117,8 @@ __global__ void __launch_bounds__(KeyTile<Width>::threads, KeyTile<Width>::block
     if (wants_dk) TileCopier<T, Width, S::keys, S::threads>(p.v.at(b, kv, 0), v_stride, j0, keys, x.Dv).copy_next(v_tile, v_stride);
     copy_queries(first_head, begin, stage);
   }
-  const auto lane = static_cast<SharedAddress>(Rows::lane_offset()), own_rows = static_cast<SharedAddress>(Rows::bytes(row0 - j0)) + lane;
+  const SharedAddress lane = Rows::lane_offset(), columns_lane = Rows::columns_lane_offset();
+  const SharedAddress own_rows = static_cast<SharedAddress>(Rows::bytes(row0 - j0)) + lane;
   const float unit = p.scale * log2_e;
   for (int h = first_head; h < end_head; ++h) {
     for (int i0 = begin; i0 < seeing.end; i0 += S::queries) {
@@ -127,10 +128,10 @@ __global__ void __launch_bounds__(KeyTile<Width>::threads, KeyTile<Width>::block
       if (!last || h + 1 < end_head) copy_queries(last ? h + 1 : h, last ? begin : i0 + S::queries, other);
       const ScorePlace at{b, h, row0, i0, keys};
       if (!none_visible<true, R, Q>(p, at)) {
-        const SharedAddress q_tile = shared_address(stage) + lane, dout_tile = q_tile + Rows::bytes(S::queries);
+        const SharedAddress q_tile = shared_address(stage), dout_tile = q_tile + Rows::bytes(S::queries);
         const float* statistics = reinterpret_cast<const float*>(stage + 2 * Rows::bytes(S::queries)) + 2 * column_of_lane();
         WarpSums<R, Q> s;
-        multiply_rows<T, Width>(s, k_tile + own_rows, q_tile);
+        multiply_rows<T, Width>(s, k_tile + own_rows, q_tile + columns_lane);
         edit_scores<edited, true>(p, at, s);
         WEFT_UNROLL
         for (int c = 0; c < Q; ++c) {
@@ -143,14 +144,14 @@ __global__ void __launch_bounds__(KeyTile<Width>::threads, KeyTile<Width>::block
         }
         if constexpr (wants_dk) {
           WarpSums<R, Q> dp;
-          multiply_rows<T, Width>(dp, v_tile + own_rows, dout_tile);
+          multiply_rows<T, Width>(dp, v_tile + own_rows, dout_tile + columns_lane);
           differentiate<edited, true>(x, at, s, dp, [&](int, int c, int e) { return statistics[16 * c + e % 2 * 2 + 1]; });
-          if (wants_dv) add_weighted_rows<T, Width>(dv, s, dout_tile);
-          add_weighted_rows<T, Width>(dk, dp, q_tile);
+          if (wants_dv) add_weighted_rows<T, Width>(dv, s, dout_tile + lane);
+          add_weighted_rows<T, Width>(dk, dp, q_tile + lane);
         } else {
           if constexpr (edited)
             for_each_multiplier<true, R, Q>(p, at, p.keep_scale, [&](int r, int c, int e, float m) { s[r][c][e] *= m; });
-          add_weighted_rows<T, Width>(dv, s, dout_tile);
+          add_weighted_rows<T, Width>(dv, s, dout_tile + lane);
         }
       }
       unsigned char* const next = other;
@@ -248,18 +249,19 @@ __global__ void __launch_bounds__(QueryTile<Width>::threads, QueryTile<Width>::b
   }
   LaneStatistics<R> statistics;
   statistics.load(x.statistics_of(b, h), row0, x.padded);
-  const auto lane = static_cast<SharedAddress>(Rows::lane_offset()), own_rows = static_cast<SharedAddress>(Rows::bytes(row0 - i0)) + lane;
+  const SharedAddress lane = Rows::lane_offset(), columns_lane = Rows::columns_lane_offset();
+  const SharedAddress own_rows = static_cast<SharedAddress>(Rows::bytes(row0 - i0)) + lane;
   for (int j0 = begin; j0 < seen.end; j0 += S::keys) {
     wait_copies<0>();
     __syncthreads();  // this tile is complete, and nobody reads the one before any more
     if (j0 + S::keys < seen.end) copy_next(other);
     const ScorePlace at{b, h, row0, j0, keys};
     if (!none_visible<false, R, K>(p, at)) {
-      const SharedAddress k_tile = stage + lane;
+      const SharedAddress k_tile = stage + columns_lane;
       WarpSums<R, K> dscores;
       query_gradients<T, Width, edited>(x, at, statistics, q_tile + own_rows, dout_tile + own_rows, k_tile, k_tile + Rows::bytes(S::keys),
                                         dscores);
-      add_weighted_rows<T, Width>(dq, dscores, k_tile);
+      add_weighted_rows<T, Width>(dq, dscores, stage + lane);
     }
     const SharedAddress next = other;
     other = stage;
@@ -300,8 +302,8 @@ __global__ void __launch_bounds__(BiasTile<Width>::threads) backward_bias_kernel
   const Span tile = take(false, (p.M + S::keys - 1) / S::keys), rows = take(dbias.row == 0, (p.N + S::queries - 1) / S::queries);
   const Span heads = take(dbias.head == 0, p.H), batches = take(dbias.batch == 0, p.B);
   const int j0 = tile.first * S::keys;
-  const auto lane = static_cast<SharedAddress>(Rows::lane_offset());
-  const auto own_rows = static_cast<SharedAddress>(Rows::bytes(16 * warp_of_block())) + lane;
+  const SharedAddress lane = Rows::columns_lane_offset();
+  const SharedAddress own_rows = static_cast<SharedAddress>(Rows::bytes(16 * warp_of_block())) + Rows::lane_offset();
 
   WarpSums<1, K> sums;
   for_each_sum<1, K>([&](int r, int c, int e) { sums[r][c][e] = 0; });

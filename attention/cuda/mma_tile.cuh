@@ -46,8 +46,12 @@ struct Swizzled {
   static constexpr int bytes(int rows) { return rows * row_bytes; }
   __device__ static int offset(int row, int chunk) { return row * row_bytes + ((chunk ^ (row & 7)) << 4); }
 
-  /// What this lane adds to the address of a tile to give its row of the first block of 16 x 16.
-  __device__ static int lane_offset() { return offset(lane_of_warp() % 16, lane_of_warp() / 16); }
+  /// What this lane adds to the address of a tile to give its row of the first block of 16 x 16: for left sides and transposed right ones,
+  /// or for right sides by columns (mma.cuh).
+  __device__ static SharedAddress lane_offset() { return static_cast<SharedAddress>(offset(lane_of_warp() % 16, lane_of_warp() / 16)); }
+  __device__ static SharedAddress columns_lane_offset() {
+    return static_cast<SharedAddress>(offset(lane_of_warp() % 8 + lane_of_warp() / 16 * 8, lane_of_warp() / 8 % 2));
+  }
   /// From there, the block at row `row`, a multiple of 16, and column 16 `step`.
   __device__ static SharedAddress block(SharedAddress first, int row, int step) {
     return (first ^ static_cast<SharedAddress>((step & 3) << 5)) + static_cast<SharedAddress>(step / 4 * 128 + row * row_bytes);
@@ -90,7 +94,7 @@ class TileCopier {
 
 // ---- products of one warp --------------------------------------------------------------------------------------------------------------
 
-/// sums = a b^T: 16 R rows of tile a with 8 C rows of tile b. `a` and `b`: addresses with lane_offset.
+/// sums = a b^T: 16 R rows of tile a with 8 C rows of tile b. `a`: with lane_offset, `b`: with columns_lane_offset.
 template <class T, int Width, int R, int C>
 __device__ inline void multiply_rows(WarpSums<R, C>& sums, SharedAddress a, SharedAddress b) {
   using S = Swizzled<Width>;
@@ -106,14 +110,14 @@ __device__ inline void multiply_rows(WarpSums<R, C>& sums, SharedAddress a, Shar
       load_matrices(right, S::block(b, 8 * c, step));
       WEFT_UNROLL
       for (int r = 0; r < R; ++r) {
-        mma<T>(sums[r][c], left[r], right[0], right[2]);
-        mma<T>(sums[r][c + 1], left[r], right[1], right[3]);
+        mma<T>(sums[r][c], left[r], right[0], right[1]);
+        mma<T>(sums[r][c + 1], left[r], right[2], right[3]);
       }
     }
   }
 }
 
-/// sums += w b: a block of 16 R x 8 K of this warp, rounded to T, with 8 K rows of tile b.
+/// sums += w b: a block of 16 R x 8 K of this warp, rounded to T, with 8 K rows of tile b, with lane_offset.
 template <class T, int Width, int R, int K, int C>
 __device__ inline void add_weighted_rows(WarpSums<R, C>& sums, const WarpSums<R, K>& w, SharedAddress b) {
   using S = Swizzled<Width>;

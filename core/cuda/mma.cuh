@@ -10,11 +10,13 @@
 // so that sums of one product, packed in pairs, are the left side of another: {d0 d1, d2 d3} of columns 0 to 7 and of 8 to 15.
 //
 // Matrices of 8 x 8 elements come from shared memory, four at a time: lanes 8 m to 8 m + 7 give the addresses of the rows of matrix m, 16
-// bytes each. With row lane % 16 and column 8 (lane / 16) of a block of 16 x 16 the registers are, whether the block is read as it lies or
-// transposed:
+// bytes each. Of a block of 16 x 16, lane l names
 //
-//     as it lies:  a0 a1 a2 a3 of that block; or b0 of columns 0 to 7, b0 of columns 8 to 15, b1 of both, if the block holds b's columns
-//     transposed:  b0, b1 of columns 0 to 7, then of columns 8 to 15, if the block holds b's rows
+//     row l % 16, column 8 (l / 16), as it lies:            a0 a1 a2 a3 of that block
+//     the same, transposed:                                 b0 b1 of columns 0 to 7, b0 b1 of columns 8 to 15, if it holds b's rows
+//     row l % 8 + 8 (l / 16), column 8 (l / 8 % 2), as is:  the same, if it holds b's columns
+//
+// An instruction wants its registers side by side: then these orders need no moves.
 #pragma once
 
 #include "weft/core/cuda/common.cuh"

@@ -101,9 +101,7 @@ __global__ void multiply_tiles(const T* a, const T* b, float* d) {
   load_matrices(x, shared_address(tile + place));
   if (wide) {
     if (by_columns) {
-      load_matrices(y, shared_address(tile + 256 + place));
-      const uint32_t first_of_second = y[1];
-      y[1] = y[2], y[2] = first_of_second;
+      load_matrices(y, shared_address(tile + 256 + (lane() % 8 + lane() / 16 * 8) * 16 + lane() / 8 % 2 * 8));
     } else {
       load_matrices_transposed(y, shared_address(tile + 256 + place));
     }
