@@ -213,15 +213,15 @@ WEFT_KERNEL(void rotary(Tensor& y, const Tensor& x, const Tensor& cos, const Ten
 
 // ---- optimizer: one pass over all parameters; the caller counts the change in place (Tensor::bump_version) ---------------------------
 /// One parameter and what belongs to it; moments may be undefined where the rule needs none. A parameter in half precision has float32
-/// moments and a float32 `master`: the step is computed on that, and the parameter is its rounded copy.
+/// moments and a float32 `master`: the step is computed on that, and the parameter is its rounded copy. `step`, an int64 scalar beside
+/// them, holds the number of steps so far, and a step that is not left out adds one.
 struct ParameterSlot {
-  Tensor value = {}, grad = {}, moment1 = {}, moment2 = {}, max_moment2 = {}, master = {};
+  Tensor value = {}, grad = {}, moment1 = {}, moment2 = {}, max_moment2 = {}, master = {}, step = {};
   double lr = 0, weight_decay = 0;
 };
 struct AdamRule {
   double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
   bool decoupled = false, amsgrad = false;
-  int64_t step = 1;  // 1 at the first step
   /// Both multiply every gradient; the tensor (? float64 scalar on the device) is read by the kernel, so nobody waits for it.
   double grad_scale = 1;
   Tensor grad_scale_tensor = {};
@@ -229,7 +229,7 @@ struct AdamRule {
 };
 struct SgdRule {
   double momentum = 0, dampening = 0;
-  bool nesterov = false, first_step = false;
+  bool nesterov = false;
   double grad_scale = 1;  // as in AdamRule
   Tensor grad_scale_tensor = {};
   bool skip_nonfinite = false;

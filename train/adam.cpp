@@ -1,7 +1,6 @@
 #include "weft/train/adam.h"
 
 #include <cmath>
-#include <map>
 
 #include "weft/autograd/ops.h"
 #include "weft/core/kernels.h"
@@ -33,36 +32,34 @@ Adam::Adam(const std::vector<ParameterGroup>& groups, const AdamOptions& options
 }
 
 void Adam::update(const GradScale& scale) {
-  // Parameters whose first gradient came later count their own steps. Usually there is one number, so one launch.
-  std::map<int64_t, std::vector<ParameterSlot>> slots_at_step;
+  std::vector<ParameterSlot> slots;
   for_each_gradient([&](Tensor& p, const Tensor& gradient, const GroupSettings& group, State& state) {
     const size_t needed = options_.amsgrad ? 3 : 2;
     for (size_t m = 0; m < needed; ++m) {
       if (!state.moments[m].defined()) state.moments[m] = zeros(p.shape(), state_options(p));
     }
     if (needs_master(p) && !state.moments[3].defined()) state.moments[3] = to(detach(p), DType::float32);
-    slots_at_step[++state.step].push_back({.value = p,
-                                           .grad = gradient,
-                                           .moment1 = state.moments[0],
-                                           .moment2 = state.moments[1],
-                                           .max_moment2 = state.moments[2],
-                                           .master = state.moments[3],
-                                           .lr = group.lr,
-                                           .weight_decay = group.weight_decay});
+    slots.push_back({.value = p,
+                     .grad = gradient,
+                     .moment1 = state.moments[0],
+                     .moment2 = state.moments[1],
+                     .max_moment2 = state.moments[2],
+                     .master = state.moments[3],
+                     .step = state.step,
+                     .lr = group.lr,
+                     .weight_decay = group.weight_decay});
     p.bump_version();
   });
-  for (auto& [step, slots] : slots_at_step) {
-    const AdamRule rule{.beta1 = options_.beta1,
-                        .beta2 = options_.beta2,
-                        .eps = options_.eps,
-                        .decoupled = options_.decoupled,
-                        .amsgrad = options_.amsgrad,
-                        .step = step,
-                        .grad_scale = options_.maximize ? -scale.factor : scale.factor,
-                        .grad_scale_tensor = scale.tensor,
-                        .skip_nonfinite = scale.tensor.defined()};
-    WEFT_LAUNCH(slots[0].value, adam_step(slots, rule));
-  }
+  if (slots.empty()) return;
+  const AdamRule rule{.beta1 = options_.beta1,
+                      .beta2 = options_.beta2,
+                      .eps = options_.eps,
+                      .decoupled = options_.decoupled,
+                      .amsgrad = options_.amsgrad,
+                      .grad_scale = options_.maximize ? -scale.factor : scale.factor,
+                      .grad_scale_tensor = scale.tensor,
+                      .skip_nonfinite = scale.tensor.defined()};
+  WEFT_LAUNCH(slots[0].value, adam_step(slots, rule));
 }
 
 AdamW::AdamW(std::vector<Tensor> parameters, const AdamWOptions& options) : Adam(std::move(parameters), as_adam(options)) {}

@@ -19,7 +19,7 @@ Optimizer::Optimizer(const char* name, const std::vector<ParameterGroup>& groups
                  "{}: parameters are on {} and {}; move the model to one device first", name_, parameters_[0].device(), p.device());
       parameters_.push_back(p);
       group_of_.push_back(groups_.size() - 1);
-      states_.push_back({0, std::vector<Tensor>(moment_names_.size())});
+      states_.push_back({.moments = std::vector<Tensor>(moment_names_.size())});
     }
   }
   WEFT_CHECK(!parameters_.empty(), "{}: no parameters given", name_);
@@ -49,7 +49,7 @@ void Optimizer::check_settings(const GroupSettings& group) const {
 
 // Steps without any gradient do nothing; when there has never been one, the model most likely trains other tensors than these.
 void Optimizer::check_some_gradient() const {
-  const auto has_stepped = [](const State& state) { return state.step > 0; };
+  const auto has_stepped = [](const State& state) { return state.step.defined(); };
   const auto has_gradient = [](const Tensor& p) { return grad(p).defined(); };
   WEFT_CHECK(std::any_of(states_.begin(), states_.end(), has_stepped) || std::any_of(parameters_.begin(), parameters_.end(), has_gradient),
              "{}: none of the {} parameters has a gradient or ever had one; call backward first, and build the optimizer after "
@@ -60,9 +60,9 @@ void Optimizer::check_some_gradient() const {
 StateDict Optimizer::state_dict() const {
   StateDict state;
   for (size_t i = 0; i < states_.size(); ++i) {
-    if (states_[i].step == 0) continue;
+    if (!states_[i].step.defined()) continue;
     const std::string prefix = std::to_string(i) + ".";
-    state.emplace_back(prefix + "step", from_vector<int64_t>({states_[i].step}, {}));
+    state.emplace_back(prefix + "step", states_[i].step);
     for (size_t m = 0; m < moment_names_.size(); ++m) {
       if (states_[i].moments[m].defined()) state.emplace_back(prefix + moment_names_[m], states_[i].moments[m]);
     }
@@ -71,7 +71,7 @@ StateDict Optimizer::state_dict() const {
 }
 
 void Optimizer::load_state_dict(const StateDict& state) {
-  std::vector<State> loaded(states_.size(), {0, std::vector<Tensor>(moment_names_.size())});
+  std::vector<State> loaded(states_.size(), {.moments = std::vector<Tensor>(moment_names_.size())});
   std::string unexpected;
   for (const auto& [name, value] : state) {
     const size_t dot = name.find('.');
@@ -83,7 +83,8 @@ void Optimizer::load_state_dict(const StateDict& state) {
     if (i >= states_.size() || (key != "step" && moment == moment_names_.end())) {
       unexpected += (unexpected.empty() ? "" : ", ") + name;
     } else if (key == "step") {
-      loaded[i].step = static_cast<int64_t>(value.item());
+      loaded[i].step = zeros({}, step_options());
+      loaded[i].step.copy_from(value);
     } else {
       WEFT_CHECK(value.shape() == parameters_[i].shape(), "{}: state {} should be {}, got {}", name_, name, parameters_[i].shape(), value);
       Tensor copy = empty(parameters_[i].shape(), state_options(parameters_[i]));

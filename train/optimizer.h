@@ -72,8 +72,8 @@ class Optimizer {
   virtual void update(const GradScale& scale) = 0;
 
   struct State {
-    int64_t step = 0;             // updates so far
-    std::vector<Tensor> moments;  // by moment_names; undefined where the rule needs none
+    Tensor step = {};                  // updates so far, an int64 scalar beside the parameter; undefined before the first
+    std::vector<Tensor> moments = {};  // by moment_names; undefined where the rule needs none
   };
   /// Weights in half precision are updated through a float32 copy of them, the last of the state's tensors: steps smaller than their
   /// rounding would be lost. Moments are float32, too.
@@ -81,18 +81,22 @@ class Optimizer {
   static TensorOptions state_options(const Tensor& p) {
     return {.dtype = needs_master(p) ? DType::float32 : p.dtype(), .device = p.device()};
   }
-  /// Calls f(parameter, gradient, group, state) for every parameter that has a gradient.
+  /// Calls f(parameter, gradient, group, state) for every parameter that has a gradient. The kernel counts the step.
   template <class F>
   void for_each_gradient(F f) {
     check_some_gradient();
     for (const GroupSettings& group : groups_) check_settings(group);  // groups() may have changed them
     for (size_t i = 0; i < parameters_.size(); ++i) {
       const Tensor gradient = grad(parameters_[i]);
-      if (gradient.defined()) f(parameters_[i], gradient, groups_[group_of_[i]], states_[i]);
+      if (!gradient.defined()) continue;
+      State& state = states_[i];
+      if (!state.step.defined()) state.step = zeros({}, step_options());
+      f(parameters_[i], gradient, groups_[group_of_[i]], state);
     }
   }
 
  private:
+  TensorOptions step_options() const { return {.dtype = DType::int64, .device = parameters_[0].device()}; }
   void check_some_gradient() const;
   void check_settings(const GroupSettings& group) const;
 

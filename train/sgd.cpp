@@ -19,32 +19,27 @@ Sgd::Sgd(const std::vector<ParameterGroup>& groups, const SgdOptions& options)
 }
 
 void Sgd::update(const GradScale& scale) {
-  std::vector<ParameterSlot> first, later;
+  std::vector<ParameterSlot> slots;
   for_each_gradient([&](Tensor& p, const Tensor& gradient, const GroupSettings& group, State& state) {
-    const bool fresh = options_.momentum != 0 && !state.moments[0].defined();
-    if (fresh) state.moments[0] = zeros(p.shape(), state_options(p));  // the kernel overwrites it, unless the step is left out
+    if (options_.momentum != 0 && !state.moments[0].defined()) state.moments[0] = zeros(p.shape(), state_options(p));
     if (needs_master(p) && !state.moments[1].defined()) state.moments[1] = to(detach(p), DType::float32);
-    ParameterSlot slot{.value = p,
-                       .grad = gradient,
-                       .moment1 = state.moments[0],
-                       .master = state.moments[1],
-                       .lr = group.lr,
-                       .weight_decay = group.weight_decay};
-    (fresh ? first : later).push_back(std::move(slot));
-    ++state.step;
+    slots.push_back({.value = p,
+                     .grad = gradient,
+                     .moment1 = state.moments[0],
+                     .master = state.moments[1],
+                     .step = state.step,
+                     .lr = group.lr,
+                     .weight_decay = group.weight_decay});
     p.bump_version();
   });
-  for (auto* slots : {&first, &later}) {
-    if (slots->empty()) continue;
-    const SgdRule rule{.momentum = options_.momentum,
-                       .dampening = options_.dampening,
-                       .nesterov = options_.nesterov,
-                       .first_step = slots == &first,
-                       .grad_scale = options_.maximize ? -scale.factor : scale.factor,
-                       .grad_scale_tensor = scale.tensor,
-                       .skip_nonfinite = scale.tensor.defined()};
-    WEFT_LAUNCH((*slots)[0].value, sgd_step(*slots, rule));
-  }
+  if (slots.empty()) return;
+  const SgdRule rule{.momentum = options_.momentum,
+                     .dampening = options_.dampening,
+                     .nesterov = options_.nesterov,
+                     .grad_scale = options_.maximize ? -scale.factor : scale.factor,
+                     .grad_scale_tensor = scale.tensor,
+                     .skip_nonfinite = scale.tensor.defined()};
+  WEFT_LAUNCH(slots[0].value, sgd_step(slots, rule));
 }
 
 }  // namespace weft

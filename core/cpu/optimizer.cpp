@@ -60,6 +60,11 @@ bool is_skipped(const Rule& rule) {
   return rule.skip_nonfinite && !std::isfinite(scale_of(rule));
 }
 
+int64_t step_of(const ParameterSlot& slot) { return *slot.step.data<int64_t>(); }
+void count_step(std::span<ParameterSlot> slots) {
+  for (ParameterSlot& slot : slots) ++*slot.step.data<int64_t>();
+}
+
 // In PyTorch's order of operations:
 //   g = grad_scale * grad;  decoupled: p *= 1 - lr * weight_decay,  else g += weight_decay * p
 //   m += (1 - beta1) (g - m);  v = beta2 v + (1 - beta2) g^2;  amsgrad: v' = max(v', v), else v' = v
@@ -67,10 +72,11 @@ bool is_skipped(const Rule& rule) {
 void adam_step(std::span<ParameterSlot> slots, const AdamRule& rule) {
   if (is_skipped(rule)) return;
   const double grad_scale = scale_of(rule);
-  const double correction1 = 1 - std::pow(rule.beta1, static_cast<double>(rule.step));
-  const double correction2 = std::sqrt(1 - std::pow(rule.beta2, static_cast<double>(rule.step)));
+  count_step(slots);
   for_each_piece(slots, "adam_step", [&]<class T>(ParameterSlot& slot, int64_t begin, int64_t end) HWY_ATTR {
     using S = Simd<T>;
+    const auto step = static_cast<double>(step_of(slot));
+    const double correction1 = 1 - std::pow(rule.beta1, step), correction2 = std::sqrt(1 - std::pow(rule.beta2, step));
     T* const p = slot.value.data<T>() + begin;
     const T* const grad = slot.grad.data<T>() + begin;
     T* const m = slot.moment1.data<T>() + begin;
@@ -103,18 +109,20 @@ void adam_step(std::span<ParameterSlot> slots, const AdamRule& rule) {
 void sgd_step(std::span<ParameterSlot> slots, const SgdRule& rule) {
   if (is_skipped(rule)) return;
   const double grad_scale = scale_of(rule);
+  count_step(slots);
   for_each_piece(slots, "sgd_step", [&]<class T>(ParameterSlot& slot, int64_t begin, int64_t end) HWY_ATTR {
     using S = Simd<T>;
     T* const p = slot.value.data<T>() + begin;
     const T* const grad = slot.grad.data<T>() + begin;
     T* const buffer = rule.momentum != 0 ? slot.moment1.data<T>() + begin : nullptr;
     const S scale = grad_scale, decay = slot.weight_decay, lr = slot.lr;
-    const S momentum = rule.momentum, rate = rule.first_step ? 1 : 1 - rule.dampening;
+    const bool first = step_of(slot) == 1;
+    const S momentum = rule.momentum, rate = 1 - rule.dampening;
     each_vector<T>(end - begin, [&](int64_t i, int64_t n) HWY_ATTR {
       const S value = S::load_n(p + i, n);
       S g = mul_add(decay, value, S::load_n(grad + i, n) * scale);
       if (buffer != nullptr) {
-        const S b = rule.first_step ? g : mul_add(rate, g, S::load_n(buffer + i, n) * momentum);
+        const S b = first ? g : mul_add(rate, g, S::load_n(buffer + i, n) * momentum);
         b.store_n(buffer + i, n);
         g = rule.nesterov ? mul_add(momentum, b, g) : b;
       }

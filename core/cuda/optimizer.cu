@@ -1,6 +1,6 @@
 // Optimizer steps and the norm of all gradients: one launch over all parameters, whatever their sizes and dtypes. Each call brings a table
-// of them to the device; blocks take pieces of equal size and look up whose they are. Floor: every tensor of a slot is read once and, if it
-// changes, written once.
+// of them to the device; blocks take pieces of equal size and look up whose they are. Before it, a launch of one thread a parameter counts
+// the steps. Floor: every tensor of a slot is read once and, if it changes, written once.
 #include <vector>
 
 #include "weft/core/cuda/common.cuh"
@@ -17,15 +17,17 @@ struct Entry {
   void* value;
   const void* grad;
   void *moment1, *moment2, *max_moment2, *master;
+  int64_t* step;
   int64_t size;
   double lr, weight_decay;
+  double step_size, inverse_root;  // of Adam: what `begin` made of them
   DType dtype;
   bool packed;  // all addresses are multiples of 16
 };
 
 struct Table {
   const int64_t* first_piece;  // of every entry
-  const Entry* entries;
+  Entry* entries;
   int count;
 
   struct Piece {
@@ -63,9 +65,9 @@ class DeviceTable {
     copy_bytes(memory_.raw(), device, bytes.data(), Device::cpu(), head + body);
   }
   int64_t pieces() const { return pieces_; }
-  Table table() const {
-    const int64_t* words = memory_.data<int64_t>();
-    return {words, reinterpret_cast<const Entry*>(words + count_), count_};
+  Table table() {
+    int64_t* words = memory_.data<int64_t>();
+    return {words, reinterpret_cast<Entry*>(words + count_), count_};
   }
 
  private:
@@ -96,6 +98,7 @@ std::vector<Entry> entries_of(std::span<ParameterSlot> slots, const char* op, bo
       if (moments > 1) e.moment2 = slot.moment2.data<A>();
       if (moments > 2) e.max_moment2 = slot.max_moment2.data<A>();
       if (slot.master.defined()) e.master = slot.master.data<A>();
+      if (with_grad) e.step = slot.step.data<int64_t>();
       e.size = slot.value.numel();
       e.lr = slot.lr;
       e.weight_decay = slot.weight_decay;
@@ -163,6 +166,7 @@ struct GradScale {
         skip_nonfinite(rule.skip_nonfinite) {}
 
   __device__ double value() const { return tensor != nullptr ? factor * *tensor : factor; }
+  __device__ bool is_skipped() const { return skip_nonfinite && !(std::fabs(value()) < std::numeric_limits<double>::infinity()); }
 };
 
 // g = scale * grad;  decoupled: p *= 1 - lr * weight_decay,  else g += weight_decay * p
@@ -186,19 +190,17 @@ struct AdamUpdate {
 struct AdamStep {
   static constexpr bool writes_value = true;
   GradScale scale;
-  double beta1, beta2, correction1, correction2, eps;
+  double beta1, beta2, eps;
   bool decoupled, amsgrad;
 
   explicit AdamStep(const AdamRule& rule)
-      : scale(rule),
-        beta1(rule.beta1),
-        beta2(rule.beta2),
-        correction1(1 - std::pow(rule.beta1, static_cast<double>(rule.step))),
-        correction2(std::sqrt(1 - std::pow(rule.beta2, static_cast<double>(rule.step)))),
-        eps(rule.eps),
-        decoupled(rule.decoupled),
-        amsgrad(rule.amsgrad) {}
+      : scale(rule), beta1(rule.beta1), beta2(rule.beta2), eps(rule.eps), decoupled(rule.decoupled), amsgrad(rule.amsgrad) {}
 
+  __device__ void begin(Entry& e) const {
+    const auto step = static_cast<double>(*e.step);
+    e.step_size = e.lr / (1 - std::pow(beta1, step));
+    e.inverse_root = 1 / std::sqrt(1 - std::pow(beta2, step));
+  }
   template <class A>
   __device__ AdamUpdate<A> update(const Entry& e, double grad_scale) const {
     return {.scale = static_cast<A>(grad_scale),
@@ -207,8 +209,8 @@ struct AdamStep {
             .rate1 = static_cast<A>(1 - beta1),
             .beta2 = static_cast<A>(beta2),
             .rate2 = static_cast<A>(1 - beta2),
-            .step_size = static_cast<A>(e.lr / correction1),
-            .inverse_root = static_cast<A>(1 / correction2),
+            .step_size = static_cast<A>(e.step_size),
+            .inverse_root = static_cast<A>(e.inverse_root),
             .eps = static_cast<A>(eps),
             .amsgrad = amsgrad};
   }
@@ -235,11 +237,11 @@ struct SgdStep {
   static constexpr bool writes_value = true;
   GradScale scale;
   double momentum, dampening;
-  bool nesterov, first_step;
+  bool nesterov;
 
-  explicit SgdStep(const SgdRule& rule)
-      : scale(rule), momentum(rule.momentum), dampening(rule.dampening), nesterov(rule.nesterov), first_step(rule.first_step) {}
+  explicit SgdStep(const SgdRule& rule) : scale(rule), momentum(rule.momentum), dampening(rule.dampening), nesterov(rule.nesterov) {}
 
+  __device__ void begin(Entry&) const {}
   template <class A>
   __device__ SgdUpdate<A> update(const Entry& e, double grad_scale) const {
     return {.scale = static_cast<A>(grad_scale),
@@ -249,7 +251,7 @@ struct SgdStep {
             .rate = static_cast<A>(1 - dampening),
             .has_momentum = momentum != 0,
             .nesterov = nesterov,
-            .first_step = first_step};
+            .first_step = *e.step == 1};
   }
 };
 
@@ -272,10 +274,20 @@ struct EmaStep {
 // ---- kernels
 // ------------------------------------------------------------------------------------------------------------------------------
 
+// Counts the step of every parameter, and prepares what depends on its number.
+template <class Rule>
+__global__ void begin_kernel(Table table, Rule rule) {
+  const int i = static_cast<int>(blockIdx.x) * block_threads + static_cast<int>(threadIdx.x);
+  if (i >= table.count || rule.scale.is_skipped()) return;
+  Entry& e = table.entries[i];
+  ++*e.step;
+  rule.begin(e);
+}
+
 template <class Rule>
 __global__ void __launch_bounds__(block_threads, 3) step_kernel(Table table, Rule rule) {
+  if (rule.scale.is_skipped()) return;
   const double scale = rule.scale.value();
-  if (rule.scale.skip_nonfinite && !(std::fabs(scale) < std::numeric_limits<double>::infinity())) return;
   const Table::Piece piece = table.piece();
   const Entry& e = piece.entry;
   with_type(e.dtype, [&]<class T>() {
@@ -329,7 +341,10 @@ __global__ void squared_norm_kernel(double* sums, Table table) {
 
 template <class Rule>
 void step(const std::vector<Entry>& entries, Device device, const Rule& rule) {
-  const DeviceTable table(entries, device);
+  DeviceTable table(entries, device);
+  if constexpr (Rule::writes_value) {
+    launch(begin_kernel<Rule>, ceil_div(table.table().count, block_threads), block_threads, 0, table.table(), rule);
+  }
   launch(step_kernel<Rule>, table.pieces(), block_threads, 0, table.table(), rule);
 }
 
@@ -361,7 +376,7 @@ void squared_norm(Tensor& y, std::span<const Tensor> xs) {
       entries.push_back(e);
     });
   }
-  const DeviceTable table(entries, y.device());
+  DeviceTable table(entries, y.device());
   Tensor sums = empty({table.pieces()}, {.dtype = DType::float64, .device = y.device()});
   launch(squared_norm_kernel, table.pieces(), block_threads, 0, sums.data<double>(), table.table());
   AxisSet all;

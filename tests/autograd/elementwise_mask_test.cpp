@@ -8,7 +8,7 @@ TEST_CASE("elementwise: comparisons") {
   for (const auto& [shape_a, shape_b] : broadcasts) {
     const Shape shape = broadcast_shapes("test", shape_a, shape_b);
     for (DType dtype : {DType::float32, DType::float64, DType::int64, DType::boolean}) {
-      INFO(to_string(shape_a), " ", to_string(shape_b), " ", name_of(dtype));
+      INFO(to_string(shape_a), " ", to_string(shape_b), " ", to_text(dtype));
       const Tensor a = to(sample(shape_a, 0, 2), DType::int64), b = to(sample(shape_b, 0, 2), DType::int64);
       const auto in_a = a.to_vector<int64_t>(), in_b = b.to_vector<int64_t>();
 #define COMPARE(name, f)                                                                            \

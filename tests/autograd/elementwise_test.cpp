@@ -23,7 +23,7 @@ TEST_CASE("elementwise: unary rows equal their scalar formula, and their gradien
     for (DType dtype : {DType::float32, DType::float64}) {
 #define UNARY(name, ...)                                                                                  \
   {                                                                                                       \
-    INFO(#name, " ", to_string(shape), " ", name_of(dtype));                                              \
+    INFO(#name, " ", to_string(shape), " ", to_text(dtype));                                              \
     using Formula = formulas::name##_formula;                                                             \
     const Tensor x = sample(shape, Formula::lowest, Formula::highest, dtype);                             \
     const auto in = values(x);                                                                            \
@@ -32,7 +32,7 @@ TEST_CASE("elementwise: unary rows equal their scalar formula, and their gradien
   }
 #define UNARY_P(name, ...)                                                                                    \
   {                                                                                                           \
-    INFO(#name, " ", to_string(shape), " ", name_of(dtype));                                                  \
+    INFO(#name, " ", to_string(shape), " ", to_text(dtype));                                                  \
     using Formula = formulas::name##_formula;                                                                 \
     const double p = Formula::parameter;                                                                      \
     const Tensor x = sample(shape, Formula::lowest, Formula::highest, dtype);                                 \
@@ -89,7 +89,7 @@ TEST_CASE("elementwise: unary rows equal the C library") {
     const auto in = values(x);
 #define UNARY(name, ...)                                               \
   if (const auto f = library.find(#name); f != library.end()) {        \
-    INFO(#name, " ", name_of(dtype));                                  \
+    INFO(#name, " ", to_text(dtype));                                  \
     check_values(name(x), [&](size_t i) { return f->second(in[i]); }); \
   }
 #include "weft/core/elementwise.def"
@@ -168,7 +168,7 @@ TEST_CASE("elementwise: binary rows broadcast, and so do their gradients") {
     for (DType dtype : {DType::float32, DType::float64}) {
 #define BINARY(name, ...)                                                                                                                 \
   {                                                                                                                                       \
-    INFO(#name, " ", to_string(shape_a), " ", to_string(shape_b), " ", name_of(dtype));                                                   \
+    INFO(#name, " ", to_string(shape_a), " ", to_string(shape_b), " ", to_text(dtype));                                                   \
     using Formula = formulas::name##_formula;                                                                                             \
     for (const bool swapped : {false, true}) {                                                                                            \
       const Tensor a = sample(swapped ? shape_b : shape_a, Formula::lowest, Formula::highest, dtype);                                     \

@@ -85,7 +85,7 @@ TEST_CASE("targets: every instruction set gives the same numbers") {
       const auto got = run(dtype);
       REQUIRE(got.size() == best.size());
       for (size_t k = 0; k < got.size(); ++k) {
-        INFO(name, ": ", got[k].name, " in ", name_of(dtype));
+        INFO(name, ": ", got[k].name, " in ", to_text(dtype));
         const double tolerance = got[k].exact ? 0 : dtype == DType::float32 ? 4e-6 : 1e-14;
         const auto x = values(got[k].value), y = values(best[k].value);
         size_t different = 0;

@@ -77,7 +77,7 @@ void check_rounding(uint16_t infinity) {
 
 TEST_CASE("tensor: creation") {
   for (DType dtype : all_dtypes) {
-    INFO(name_of(dtype));
+    INFO(to_text(dtype));
     const Tensor x = full({2, 3}, 1, {.dtype = dtype});
     CHECK((x.defined() && x.dtype() == dtype && x.shape() == Shape{2, 3} && x.rank() == 2 && x.numel() == 6));
     CHECK(x.bytes() == 6 * size_of(dtype));
@@ -122,7 +122,7 @@ TEST_CASE("tensor: every dtype converts to every other") {
   const std::vector<double> in = {0, 1, 2, 3, 100, 1, 0, 17};
   for (DType from : all_dtypes) {
     for (DType to : all_dtypes) {
-      INFO(name_of(from), " to ", name_of(to));
+      INFO(to_text(from), " to ", to_text(to));
       const bool through_bool = from == DType::boolean || to == DType::boolean;
       const auto got = converted(converted(converted(from_vector<double>(in, {2, 4}), from), to), DType::float64).to_vector<double>();
       for (size_t i = 0; i < in.size(); ++i) CHECK(got[i] == (through_bool ? (in[i] != 0 ? 1 : 0) : in[i]));

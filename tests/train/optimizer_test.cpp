@@ -87,6 +87,30 @@ TEST_CASE("Adam, AdamW and SGD take PyTorch's steps") {
   }
 }
 
+TEST_CASE("steps that are left out for a scale that is not finite do not count") {
+  const auto train = [](const MakeOptimizer& make, bool with_overflows) {
+    const DType small = default_device().is_cuda() ? DType::bfloat16 : DType::float32;  // with a master
+    const Tensor p = parameter(doubles({0.5, -1, 2})), half = parameter(to(doubles({0.5, -1, 2}), small));
+    const auto optimizer = make({p, half});
+    for (int t = 0; t < 4; ++t) {
+      for (const Tensor& x : {p, half}) set_grad(x, to(gradient_at(t), x.dtype()));
+      if (with_overflows && t != 2) {
+        optimizer->step(scalar(t == 0 ? HUGE_VAL : std::nan(""), f64));
+        CHECK(values(optimizer->state_dict()[0].second) == std::vector<double>{static_cast<double>(t)});
+      }
+      optimizer->step(scalar(0.5, f64));
+    }
+    auto all = values(p);
+    for (double x : values(half)) all.push_back(x);
+    return all;
+  };
+  for (const MakeOptimizer& make : std::vector<MakeOptimizer>{
+           [](auto p) { return std::make_unique<Adam>(std::move(p), AdamOptions{.lr = 0.1}); },
+           [](auto p) { return std::make_unique<Sgd>(std::move(p), SgdOptions{.lr = 0.1, .momentum = 0.9, .dampening = 0.3}); }}) {
+    CHECK(train(make, true) == train(make, false));
+  }
+}
+
 TEST_CASE("parameters of any size are updated in full, to the same bits for any number of threads") {
   manual_seed(1);
   const std::vector<Shape> shapes = {{1}, {7}, {33}, {16385}, {3, 20000}, {0}, {}};

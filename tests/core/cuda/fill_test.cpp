@@ -36,7 +36,7 @@ TEST_CASE("cuda: convert from every dtype to every dtype") {
       cpu::convert(x, awkward(n));
       const Tensor on_device = to(x, Device::cuda());
       for (DType dtype : every_dtype) {
-        INFO(n, " elements from ", name_of(from), " to ", name_of(dtype));
+        INFO(n, " elements from ", to_text(from), " to ", to_text(dtype));
         Tensor expected = empty({n}, {.dtype = dtype, .device = Device::cpu()}), y = empty({n}, {.dtype = dtype, .device = Device::cuda()});
         cpu::convert(expected, x);
         cuda::convert(y, on_device);
@@ -57,7 +57,7 @@ TEST_CASE("cuda: convert of large integers rounds once") {
   const int64_t n = static_cast<int64_t>(values.size());
   const Tensor x = from_vector<int64_t>(values, {n}, Device::cpu()), on_device = to(x, Device::cuda());
   for (DType dtype : every_dtype) {
-    INFO(name_of(dtype));
+    INFO(to_text(dtype));
     Tensor expected = empty({n}, {.dtype = dtype, .device = Device::cpu()}), y = empty({n}, {.dtype = dtype, .device = Device::cuda()});
     cpu::convert(expected, x);
     cuda::convert(y, on_device);
@@ -81,7 +81,7 @@ TEST_CASE("cuda: convert of views that do not begin at 16 bytes") {
 TEST_CASE("cuda: fill and fill_range in every dtype") {
   for (DType dtype : every_dtype) {
     for (int64_t n : {0, 1, 7, 16, 33, 3000}) {
-      INFO(n, " elements of ", name_of(dtype));
+      INFO(n, " elements of ", to_text(dtype));
       Tensor expected = empty({n}, {.dtype = dtype, .device = Device::cpu()}), y = empty({n}, {.dtype = dtype, .device = Device::cuda()});
       for (double value : {0.0, 1.0, -2.7, 1e300, 1 + 0x1p-11 + 0x1p-40, infinity, quiet_nan}) {
         cpu::fill(expected, value);

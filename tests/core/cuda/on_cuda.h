@@ -75,7 +75,7 @@ inline void check_on_cuda(const std::vector<Tensor>& inputs, const KernelCall& c
     const std::vector<Tensor> got = moved(call(moved(own, Device::cuda())), Device::cpu());
     REQUIRE(got.size() == expected.size());
     for (size_t i = 0; i < got.size(); ++i) {
-      INFO("output ", i, " in ", name_of(dtype));
+      INFO("output ", i, " in ", to_text(dtype));
       REQUIRE(got[i].shape() == expected[i].shape());
       if (!is_float(expected[i].dtype())) {
         CHECK(distance(got[i], expected[i]) == 0);

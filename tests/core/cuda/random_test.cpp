@@ -27,7 +27,7 @@ TEST_CASE("cuda: uniform numbers have the CPU's bits") {
   for (DType dtype : compute_dtypes) {
     for (int64_t n : sizes) {
       for (const RandomKey& key : keys) {
-        INFO(n, " elements of ", name_of(dtype));
+        INFO(n, " elements of ", to_text(dtype));
         Tensor expected = on_cpu(n, computing(dtype)), y = on_cuda(n, dtype);
         cpu::fill_uniform(expected, -1.5, 0.7, key);
         cuda::fill_uniform(y, -1.5, 0.7, key);
@@ -43,7 +43,7 @@ TEST_CASE("cuda: uniform numbers stay below the upper bound, also after rounding
   };
   for (DType dtype : compute_dtypes) {
     for (const auto& [low, high] : {Range{0, 1}, Range{-1, 0}, Range{-3, -1}, Range{1, 1 + 0x1p-5}, Range{0, 1.0009}, Range{2, 2}}) {
-      INFO(name_of(dtype), " from ", low, " to ", high);
+      INFO(to_text(dtype), " from ", low, " to ", high);
       Tensor y = on_cuda(20000, dtype), numbers = on_cpu(20000, computing(dtype));
       cuda::fill_uniform(y, low, high, {1, 2});
       cpu::fill_uniform(numbers, low, high, {1, 2});
@@ -64,7 +64,7 @@ TEST_CASE("cuda: normal numbers") {
   for (DType dtype : compute_dtypes) {
     for (int64_t n : sizes) {
       for (const RandomKey& key : keys) {
-        INFO(n, " elements of ", name_of(dtype));
+        INFO(n, " elements of ", to_text(dtype));
         Tensor expected = on_cpu(n, computing(dtype)), y = on_cuda(n, dtype);
         cpu::fill_normal(expected, 0.3, 1.7, key);
         cuda::fill_normal(y, 0.3, 1.7, key);

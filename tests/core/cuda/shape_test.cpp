@@ -31,7 +31,7 @@ void check_moves(const Shape& shape, const Tensor& x, const std::function<void(T
 // Every dtype; also as a view that begins one row of the first axis later, so that addresses are no multiples of 16.
 void check_all(const Shape& x_shape, const Shape& y_shape, const std::function<void(Tensor&, const Tensor&)>& launch) {
   for (DType dtype : dtypes) {
-    CAPTURE(name_of(dtype));
+    CAPTURE(to_text(dtype));
     CAPTURE(x_shape);
     check_moves(y_shape, numbered(x_shape, dtype), launch);
     if (x_shape.rank() == 0 || x_shape[0] == 0) continue;
@@ -176,7 +176,7 @@ TEST_CASE("cuda: more elements than a grid has threads") {
 TEST_CASE("cuda: concat") {
   const auto check = [](const Shape& shape, int axis, const std::vector<int64_t>& sizes) {
     for (DType dtype : dtypes) {
-      CAPTURE(name_of(dtype));
+      CAPTURE(to_text(dtype));
       CAPTURE(axis);
       std::vector<Tensor> xs;
       int64_t total = 0;

@@ -15,9 +15,9 @@ constexpr int64_t vocab = 17, context = 12, batch = 3;
 // A tiny language model that learns one text, step by step.
 class Training {
  public:
-  Training(Device device, DType dtype, const std::string& attention = "dot_product", double dropout = 0)
+  Training(Device device, DType dtype, const std::string& attention = "dot_product", double dropout = 0, uint64_t seed = 3)
       : device_(device), scale_(device, {.initial = 1024}), scaled_(dtype == DType::float16) {
-    manual_seed(3);
+    manual_seed(seed);
     model_ = make_language_model(
         "transformer",
         {.vocab_size = vocab, .dim = 32, .depth = 2, .heads = 4, .context = context, .dropout = dropout, .attention = attention});
@@ -86,7 +86,7 @@ TEST_CASE("cuda: the same run gives the same bits") {
 
 TEST_CASE("cuda: a training step does not wait for the device") {
   for (DType dtype : {DType::float32, DType::bfloat16, DType::float16}) {
-    CAPTURE(name_of(dtype));
+    CAPTURE(to_text(dtype));
     Training training(Device::cuda(), dtype, "dot_product", 0.1);
     training.step();
     const int64_t before = cuda::synchronization_count();
@@ -107,12 +107,19 @@ TEST_CASE("cuda: memory does not grow from step to step") {
 }
 
 TEST_CASE("cuda: half precision learns as float32 does") {
-  const auto full = Training(Device::cuda(), DType::float32).losses(15);
-  for (DType dtype : {DType::bfloat16, DType::float16}) {
-    CAPTURE(name_of(dtype));
-    const auto half = Training(Device::cuda(), dtype).losses(15);
-    // Measured beside PyTorch's autocast on the same kind of model: losses stay within 2 % of float32 (bfloat16), 0.5 % (float16).
-    CHECK(largest_difference(half, full) < (dtype == DType::bfloat16 ? 0.02 : 0.005));
-    CHECK(half[14] < 0.8 * half[0]);
+  // How far losses are from float32's, the worst of 15 steps. PyTorch's autocast on this model, 16 seeds: median 0.08 % and at most 0.28 %
+  // in bfloat16, 0.015 % and 0.09 % in float16. A seed with an unstable step may be far off, so the median of five counts.
+  for (const auto& [dtype, limit] : {std::pair{DType::bfloat16, 0.002}, {DType::float16, 0.0005}}) {
+    CAPTURE(to_text(dtype));
+    std::vector<double> differences;
+    for (uint64_t seed = 1; seed <= 5; ++seed) {
+      const auto full = Training(Device::cuda(), DType::float32, "dot_product", 0, seed).losses(15);
+      const auto half = Training(Device::cuda(), dtype, "dot_product", 0, seed).losses(15);
+      differences.push_back(largest_difference(half, full));
+      CHECK(half[14] < 0.8 * half[0]);
+    }
+    std::sort(differences.begin(), differences.end());
+    CHECK(differences[2] < limit);
+    CHECK(differences[4] < 0.005);
   }
 }
