@@ -41,7 +41,7 @@ std::string checksum_of(const std::vector<std::pair<std::string, Tensor>>& tenso
   uint64_t sum = 0;
   const auto add = [&](const void* data, size_t bytes) { sum = checksum(data, static_cast<int64_t>(bytes), sum); };
   for (const auto& [name, tensor] : tensors) {
-    const std::string label = format("{} {}", name, tensor);
+    const std::string label = format("{} {} {}", name, tensor.dtype(), tensor.shape());  // not the device
     add(label.data(), label.size());
     const Tensor host = to_host(tensor);
     add(host.raw(), static_cast<size_t>(host.bytes()));

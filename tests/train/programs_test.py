@@ -17,6 +17,7 @@ import time
 import unittest
 
 BUILD, TEXT = pathlib.Path(sys.argv[1]).resolve(), pathlib.Path(sys.argv[2]).resolve()
+SOURCE = pathlib.Path(__file__).resolve().parents[2]
 # Dropout, accumulation and averages: everything that has a state of its own.
 TINY = {"dim": 16, "depth": 1, "heads": 2, "context": 16, "batch": 2, "accumulate": 2, "steps": 120, "dropout": 0.1, "ema": 0.9, "warmup": 5,
         "log-every": 5, "eval-every": 20, "eval-batches": 3, "checkpoint-every": 7, "sample": 20, "threads": 1}
@@ -354,5 +355,76 @@ class Generate(Programs):
         self.assertIn("there is no run in", execute([BUILD / "generate_lm", "--run", self.folder / "none"]).stderr)
 
 
+class Cuda(Programs):
+    """The programs with --device cuda. A run says what the same run on the CPU does, and goes on there."""
+    settings = {"schedule": "constant", "steps": 20, "eval_every": 10}
+
+    def assert_close(self, run, expected):
+        rows, other_rows = learned(run)[0], learned(expected)[0]
+        self.assertEqual([row["step"] for row in rows], [row["step"] for row in other_rows])
+        for row, other in zip(rows, other_rows):
+            for key in ("loss", "val_loss", "grad_norm"):
+                self.assertEqual(row[key] is None, other[key] is None)
+                if row[key] is not None:
+                    self.assertAlmostEqual(row[key] / other[key], 1, delta=1e-5 if key != "grad_norm" else 1e-4)
+
+    def test_resume_on_the_other_device(self):
+        whole = self.folder / "whole"
+        self.train(whole, **self.settings)
+        for first, second in (("cuda", "cuda"), ("cpu", "cuda"), ("cuda", "cpu")):
+            run = self.folder / f"{first}-{second}"
+            self.train(run, **{**self.settings, "steps": 10}, device=first)
+            self.train(run, resume=True, steps=20, device=second)
+            self.assertEqual(json.loads((run / "config.json").read_text())["device"], second)
+            self.assert_close(run, whole)
+        at_once = self.folder / "at-once"
+        self.train(at_once, **self.settings, device="cuda")
+        self.assertEqual(learned(at_once), learned(self.folder / "cuda-cuda"))
+
+    def test_half_precision(self):
+        full = self.folder / "float32"
+        self.train(full, **self.settings)
+        for dtype in ("bfloat16", "float16"):
+            run, whole = self.folder / dtype, self.folder / f"{dtype}-whole"
+            self.assertIn("on CUDA only", self.train(run, **self.settings, dtype=dtype, code=1).stderr)
+            self.train(run, **{**self.settings, "steps": 10}, dtype=dtype, device="cuda")
+            self.train(run, resume=True, steps=20)
+            self.train(whole, **self.settings, dtype=dtype, device="cuda")
+            self.assertEqual(learned(run), learned(whole))
+            last, expected = learned(run)[0][-1], learned(full)[0][-1]
+            self.assertAlmostEqual(last["loss"] / expected["loss"], 1, delta=0.01)
+            self.assertEqual(execute([BUILD / "generate_lm", "--run", run, "--tokens", 5]).returncode, 0, "the CPU reads it, too")
+
+    def test_generate(self):
+        run = self.folder / "run"
+        self.train(run, steps=20)
+        texts = set()
+        for device in ("cpu", "cuda"):
+            result = execute([BUILD / "generate_lm", "--run", run, "--tokens", 30, "--seed", 3, "--device", device])
+            self.assertEqual(result.returncode, 0, result.stderr)
+            self.assertIn(f"device {device}", result.stderr)
+            texts.add(result.stdout)
+        self.assertEqual(len(texts), 1, texts)
+
+    def test_golden(self):
+        result = execute([BUILD / "weft_golden", "--device", "cuda", SOURCE / "tests/golden/torch"])
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+        self.assertRegex(result.stdout.splitlines()[-1], r"^[1-9]\d* passed, 0 failed$")
+
+    @unittest.skipUnless((BUILD / "weft_bench").exists(), "the benchmarks are not built")
+    def test_bench(self):
+        result = execute([BUILD / "weft_bench", "--device", "cuda", "--only", "sdpa_f_n512_causal"])
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual([json.loads(line)["case"] for line in result.stdout.splitlines()], ["sdpa_f_n512_causal"])
+
+
+def without_gpu():
+    with tempfile.TemporaryDirectory() as folder:
+        return "no CUDA device was found" in execute(train_command(pathlib.Path(folder) / "run", steps=0, device="cuda")).stderr
+
+
 if __name__ == "__main__":
+    if sys.argv[3:4] == ["Cuda"] and without_gpu():
+        print("Skipped: no GPU")
+        sys.exit(77)  # as ctest is told
     unittest.main(argv=[sys.argv[0]] + sys.argv[3:])
