@@ -12,7 +12,8 @@
 // Pair (i, j) is visible if mask, key_lengths and causality (j <= i + M - N) allow it and its bias is not -infinity. A query without a
 // visible key has lse = +infinity: a zero row of y and no gradients. Query heads may share key/value heads; lengths may differ.
 //
-// 4 N M D operations forward and 10 N M D backward (half when causal), O(N + M) memory: y and lse are kept, nothing else.
+// 4 N M D operations forward and 10 N M D backward (half when causal), O(N + M) memory: y and lse are kept, nothing else. On CUDA the
+// backward has 14 N M D: blocks that own queries and blocks that own keys each compute the scores again, so that no sum crosses blocks.
 //
 // T. Dao, D. Fu, S. Ermon, A. Rudra, C. Re: FlashAttention (NeurIPS 2022); T. Dao: FlashAttention-2 (ICLR 2024).
 // M. Milakov, N. Gimelshein: Online normalizer calculation for softmax (2018).

@@ -147,26 +147,11 @@ void check_linear(const char* op, const Tensor& x, const Tensor& weight, const T
   check_sizes(op, entries(x.shape(), 1), weight.size(1), weight.size(0));
 }
 
-// The pieces of x weight^T + bias that blocks of rows of the weight make, each in memory of its own.
-std::vector<Tensor> linear_pieces(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias,
+// Records ys, the pieces of x weight^T + bias that blocks of rows of the weight make, each in memory of its own.
+std::vector<Tensor> record_linear(const char* op, const std::vector<Tensor>& ys, const Tensor& x, const Tensor& weight, const Tensor& bias,
                                   const std::vector<int64_t>& sizes, const Location& at) {
-  const int64_t rows = entries(x.shape(), 1), in = weight.size(1);
-  const Tensor x_rows = x.viewed_as({rows, in}), w = detach(weight);
-  std::vector<Tensor> ys;
-  int64_t begin = 0;
-  for (int64_t size : sizes) {
-    Shape shape = x.shape();
-    shape[x.rank() - 1] = size;
-    Tensor& y = ys.emplace_back(empty(shape, x.options()));
-    Tensor y_rows = y.viewed_as({rows, size});
-    if (bias.defined()) {
-      WEFT_LAUNCH(y, linear(y_rows, x_rows, w.rows(begin, begin + size), bias.rows(begin, begin + size)));
-    } else {
-      WEFT_LAUNCH(y, matmul(y_rows, x_rows, w.rows(begin, begin + size), false, true, 1, false));
-    }
-    begin += size;
-  }
-
+  const int64_t rows = entries(x.shape(), 1);
+  const Tensor x_rows = x.viewed_as({rows, weight.size(1)}), w = detach(weight);
   return record_many(
       op, ys, {x, weight, bias},
       [x_rows = requires_grad(weight) ? x_rows : Tensor(), w = requires_grad(x) ? w : Tensor(), x_shape = x.shape(),
@@ -202,11 +187,56 @@ std::vector<Tensor> linear_pieces(const char* op, const Tensor& x, const Tensor&
       at);
 }
 
+// Computes and records them.
+std::vector<Tensor> linear_pieces(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias,
+                                  const std::vector<int64_t>& sizes, const Location& at) {
+  const int64_t rows = entries(x.shape(), 1);
+  const Tensor x_rows = x.viewed_as({rows, weight.size(1)}), w = detach(weight);
+  std::vector<Tensor> ys;
+  int64_t begin = 0;
+  for (int64_t size : sizes) {
+    Shape shape = x.shape();
+    shape[x.rank() - 1] = size;
+    Tensor& y = ys.emplace_back(empty(shape, x.options()));
+    Tensor y_rows = y.viewed_as({rows, size});
+    if (bias.defined()) {
+      WEFT_LAUNCH(y, linear(y_rows, x_rows, w.rows(begin, begin + size), bias.rows(begin, begin + size)));
+    } else {
+      WEFT_LAUNCH(y, matmul(y_rows, x_rows, w.rows(begin, begin + size), false, true, 1, false));
+    }
+    begin += size;
+  }
+  return record_linear(op, ys, x, weight, bias, sizes, at);
+}
+
 }  // namespace
 
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, Location at) {
   check_linear("linear", x, weight, bias);
   return linear_pieces("linear", x, weight, bias, {weight.size(0)}, at)[0];
+}
+
+Tensor linear_gelu_tanh(const Tensor& x, const Tensor& weight, const Tensor& bias, Location at) {
+  WEFT_CHECK(bias.defined(), "linear_gelu_tanh: bias is undefined; use gelu_tanh(linear(x, weight)) without one");
+  check_linear("linear_gelu_tanh", x, weight, bias);
+  const bool recorded = grad_enabled() && (requires_grad(x) || requires_grad(weight) || requires_grad(bias));
+  Shape shape = x.shape();
+  shape[x.rank() - 1] = weight.size(0);
+  Tensor y = empty(shape, x.options()), h = recorded ? empty_like(y) : Tensor();
+  const int64_t rows = entries(x.shape(), 1), out = weight.size(0);
+  Tensor y_rows = y.viewed_as({rows, out}), h_rows = recorded ? h.viewed_as({rows, out}) : Tensor();
+  WEFT_LAUNCH(y, linear_gelu_tanh(y_rows, h_rows, x.viewed_as({rows, weight.size(1)}), weight, bias));
+  // One kernel, and two nodes of the graph: backwards it is GELU, then the linear layer. Without a graph `record` still wants to see y.
+  const Tensor linear = record_linear("linear_gelu_tanh", {recorded ? h : y}, x, weight, bias, {out}, at)[0];
+  if (!recorded) return y;
+  return record(
+      "linear_gelu_tanh", y, {linear},
+      [h](const Tensor& dy) -> Grads {
+        Tensor dh = empty_like(dy);
+        WEFT_LAUNCH(dy, gelu_tanh_backward(dh, dy, h, Tensor()));
+        return {dh};
+      },
+      at);
 }
 
 std::vector<Tensor> linear_blocks(const Tensor& x, const Tensor& weight, const Tensor& bias, const std::vector<int64_t>& sizes,

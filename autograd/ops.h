@@ -75,7 +75,9 @@ struct MatmulOptions {
 Tensor matmul(const Tensor& a, const Tensor& b, MatmulOptions options = {}, Location at = Location::current());
 /// x [.., I] weight^T + bias with weight [O, I], bias [O] or undefined -> [.., O].
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias = {}, Location at = Location::current());
-/// The same in pieces, each a tensor of its own without a copy: x times the first sizes[0] rows of weight, the next sizes[1], ...
+/// gelu_tanh of that, on CUDA in the same kernel.
+Tensor linear_gelu_tanh(const Tensor& x, const Tensor& weight, const Tensor& bias, Location at = Location::current());
+/// linear in pieces, each a tensor of its own without a copy: x times the first sizes[0] rows of weight, the next sizes[1], ...
 std::vector<Tensor> linear_blocks(const Tensor& x, const Tensor& weight, const Tensor& bias, const std::vector<int64_t>& sizes,
                                   Location at = Location::current());
 

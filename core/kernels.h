@@ -153,6 +153,8 @@ WEFT_KERNEL(void matmul(Tensor& y, const Tensor& a, const Tensor& b, bool transp
 
 /// y [.., out] = x [.., in] weight^T + bias, weight [out, in].
 WEFT_KERNEL(void linear(Tensor& y, const Tensor& x, const Tensor& weight, const Tensor& bias))
+/// y = gelu_tanh(h), h = x weight^T + bias.
+WEFT_KERNEL(void linear_gelu_tanh(Tensor& y, Tensor& h /*?*/, const Tensor& x, const Tensor& weight, const Tensor& bias))
 
 // ---- shape: any dtype -----------------------------------------------------------------------------------------------------------------
 /// y axis i is x axis axes[i].

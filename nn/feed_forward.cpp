@@ -55,6 +55,9 @@ Tensor FeedForward::operator()(const Tensor& x, Location at) const {
 }
 
 Tensor FeedForward::hidden(const Tensor& x, Location at) const {
+  if (!gated && activation == Activation::gelu_tanh && up.bias.defined()) {
+    return dropout(linear_gelu_tanh(x, up.weight, up.bias, at), at);
+  }
   const Tensor h = up(x, at);
   return dropout(gated ? weft::gated(h, gate_of(activation), at) : activate(h, activation, at), at);
 }

@@ -214,6 +214,23 @@ TEST_CASE("gradients of linear") {
   }
 }
 
+TEST_CASE("linear with GELU is gelu_tanh of linear, and has its gradients") {
+  manual_seed(7);
+  for (const Shape& shape : {Shape({5}), Shape({7, 5}), Shape({2, 3, 5}), Shape({0, 5})}) {
+    for (int64_t out : {1, 8}) {
+      const Tensor x = random(shape), weight = random({out, 5}), bias = random({out});
+      const auto fused = [](const std::vector<Tensor>& in) { return linear_gelu_tanh(in[0], in[1], in[2]); };
+      const std::vector<double> expected = values(gelu_tanh(linear(x, weight, bias))), alone = values(fused({x, weight, bias})),
+                                recorded = values(fused({parameter(clone(x)), weight, bias}));
+      CHECK(recorded == alone);
+      for (size_t i = 0; i < expected.size(); ++i) CHECK(alone[i] == doctest::Approx(expected[i]).epsilon(1e-12));
+      gradcheck(fused, {x, weight, bias});
+      gradcheck([&](const std::vector<Tensor>& in) { return linear_gelu_tanh(x, weight, in[0]); }, {bias});
+    }
+  }
+  CHECK(has(error_of([] { linear_gelu_tanh(zeros({2, 3}), zeros({4, 3}), {}); }), "linear_gelu_tanh: bias is undefined"));
+}
+
 TEST_CASE("linear_blocks: the pieces of linear, their gradients, and pieces that nobody uses") {
   manual_seed(9);
   for (const Shape& shape : {Shape({5}), Shape({2, 3, 5}), Shape({0, 5})}) {

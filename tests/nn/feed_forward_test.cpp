@@ -17,7 +17,7 @@ const auto call = [](const auto& module, const std::vector<Tensor>& in) { return
 }  // namespace
 
 TEST_CASE("FeedForward: gradients of every kind, whole and in chunks") {
-  for (const char* kind : {"gelu", "silu", "geglu", "swiglu", "glu"}) {
+  for (const char* kind : {"gelu", "gelu_tanh", "silu", "geglu", "swiglu", "glu"}) {
     for (int64_t chunks : {1, 3, 9}) {
       CAPTURE(kind);
       CAPTURE(chunks);

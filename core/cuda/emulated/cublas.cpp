@@ -1,4 +1,5 @@
 // The cuBLAS calls of cublas_v2.h and cublasLt.h, by plain loops.
+#include <cmath>
 #include <type_traits>
 #include <vector>
 
@@ -15,7 +16,8 @@ using Wide = std::conditional_t<std::is_same_v<A, double>, long double, double>;
 // T: how the matrices are stored; A: what alpha and beta are.
 template <class T, class A>
 void multiply(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t k, A alpha, const T* a, int64_t lda, const T* b,
-              int64_t ldb, A beta, T* c, int64_t ldc, const T* bias = nullptr) {
+              int64_t ldb, A beta, T* c, int64_t ldc, const T* bias = nullptr, bool gelu = false, T* argument = nullptr,
+              int64_t ldargument = 0) {
   std::vector<A> rows(static_cast<size_t>(m * k)), column(static_cast<size_t>(k));
   for (int64_t row = 0; row < m; ++row) {
     for (int64_t i = 0; i < k; ++i) {
@@ -32,6 +34,8 @@ void multiply(bool transpose_a, bool transpose_b, int64_t m, int64_t n, int64_t 
       sum *= alpha;
       if (beta != 0) sum += beta * static_cast<A>(out);
       if (bias != nullptr) sum += static_cast<A>(bias[row]);
+      if (argument != nullptr) argument[j * ldargument + row] = static_cast<T>(static_cast<A>(sum));
+      if (gelu) sum *= 1 / (1 + std::exp(-1.5957691216057308 * (sum + 0.044715 * sum * sum * sum)));
       out = static_cast<T>(static_cast<A>(sum));
     }
   }
@@ -97,13 +101,20 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t product, co
   const bool fits = c == d && holds(a, a_layout) && holds(b, b_layout) && holds(d, d_layout) &&
                     (ta ? a_layout->columns : a_layout->rows) == m && (tb ? b_layout->rows : b_layout->columns) == n &&
                     (tb ? b_layout->columns : b_layout->rows) == k && a_layout->type == b_layout->type && a_layout->type == d_layout->type;
-  if (!fits) return CUBLAS_STATUS_INVALID_VALUE;
+  const bool has_argument = product->epilogue == CUBLASLT_EPILOGUE_GELU_AUX_BIAS;
+  const bool argument_fits =
+      !has_argument ||
+      (product->argument_stride % 8 == 0 && reinterpret_cast<uintptr_t>(product->argument) % 16 == 0 &&
+       is_allocated(product->argument, d_layout->type, static_cast<int64_t>(m), static_cast<int64_t>(n), product->argument_stride));
+  if (!fits || !argument_fits) return CUBLAS_STATUS_INVALID_VALUE;
   weft::emulated::DeviceAccess access;
   const auto one = [&]<class T>() {
     multiply<T, float>(ta, tb, static_cast<int64_t>(m), static_cast<int64_t>(n), static_cast<int64_t>(k), *static_cast<const float*>(alpha),
                        static_cast<const T*>(a), a_layout->stride, static_cast<const T*>(b), b_layout->stride,
                        *static_cast<const float*>(beta), static_cast<T*>(d), d_layout->stride,
-                       product->epilogue == CUBLASLT_EPILOGUE_BIAS ? static_cast<const T*>(product->bias) : nullptr);
+                       product->epilogue == CUBLASLT_EPILOGUE_DEFAULT ? nullptr : static_cast<const T*>(product->bias),
+                       has_argument || product->epilogue == CUBLASLT_EPILOGUE_GELU_BIAS,
+                       has_argument ? static_cast<T*>(product->argument) : nullptr, product->argument_stride);
   };
   switch (d_layout->type) {
     case CUDA_R_32F:

@@ -1,4 +1,4 @@
-// The cuBLASLt calls that weft makes: one product with a bias (linear.cu).
+// The cuBLASLt calls that weft makes: one product with a bias, and GELU (linear.cu).
 #pragma once
 
 #include <cstring>
@@ -6,11 +6,18 @@
 #include "cublas_v2.h"
 
 using cublasLtHandle_t = struct EmulatedBlasLt*;
-enum cublasLtEpilogue_t { CUBLASLT_EPILOGUE_DEFAULT = 1, CUBLASLT_EPILOGUE_BIAS = 4 };
+enum cublasLtEpilogue_t {
+  CUBLASLT_EPILOGUE_DEFAULT = 1,
+  CUBLASLT_EPILOGUE_BIAS = 4,
+  CUBLASLT_EPILOGUE_GELU_BIAS = 4 | 32,
+  CUBLASLT_EPILOGUE_GELU_AUX_BIAS = 4 | 32 | 128
+};
 struct EmulatedProduct {
   cublasOperation_t transpose_a = CUBLAS_OP_N, transpose_b = CUBLAS_OP_N;
   cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
   const void* bias = nullptr;
+  void* argument = nullptr;  // of GELU
+  int64_t argument_stride = 0;
 };
 struct EmulatedLayout {
   cudaDataType type;
@@ -28,7 +35,9 @@ enum cublasLtMatmulDescAttributes_t {
   CUBLASLT_MATMUL_DESC_TRANSA,
   CUBLASLT_MATMUL_DESC_TRANSB,
   CUBLASLT_MATMUL_DESC_EPILOGUE,
-  CUBLASLT_MATMUL_DESC_BIAS_POINTER
+  CUBLASLT_MATMUL_DESC_BIAS_POINTER,
+  CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER,
+  CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD
 };
 enum cublasLtMatmulPreferenceAttributes_t {
   CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
@@ -52,10 +61,9 @@ inline cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t product) {
 }
 inline cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t product, cublasLtMatmulDescAttributes_t attribute,
                                                      const void* value, size_t bytes) {
-  void* to = attribute == CUBLASLT_MATMUL_DESC_TRANSA     ? static_cast<void*>(&product->transpose_a)
-             : attribute == CUBLASLT_MATMUL_DESC_TRANSB   ? static_cast<void*>(&product->transpose_b)
-             : attribute == CUBLASLT_MATMUL_DESC_EPILOGUE ? static_cast<void*>(&product->epilogue)
-                                                          : static_cast<void*>(&product->bias);
+  void* fields[] = {&product->transpose_a, &product->transpose_b, &product->epilogue,
+                    &product->bias,        &product->argument,    &product->argument_stride};  // in the order of the attributes
+  void* to = fields[attribute];
   std::memcpy(to, value, bytes);
   return CUBLAS_STATUS_SUCCESS;
 }
@@ -83,7 +91,7 @@ inline cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtM
   *found = 1;
   return CUBLAS_STATUS_SUCCESS;
 }
-/// D = alpha op(A) op(B) + beta C, with the product's bias for every row of D.
+/// D = alpha op(A) op(B) + beta C, with the product's bias for every row of D, and GELU of that.
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t product, const void* alpha, const void* a,
                               cublasLtMatrixLayout_t a_layout, const void* b, cublasLtMatrixLayout_t b_layout, const void* beta,
                               const void* c, cublasLtMatrixLayout_t c_layout, void* d, cublasLtMatrixLayout_t d_layout,
