@@ -186,7 +186,9 @@ void* allocate(int64_t bytes, Device device) {
   if (device.is_cuda()) WEFT_ON_CUDA(device, allocate(bytes, device.index));
   const int64_t size = rounded(bytes);
   void* data = cpu_pool().take(size);
-  WEFT_CHECK(data != nullptr, "allocate: out of memory on cpu: asked for {} bytes, {} in use", bytes, bytes_in_use(device));
+  if (data == nullptr) {
+    throw OutOfMemory(format("allocate: out of memory on cpu: asked for {} bytes, {} in use", bytes, bytes_in_use(device)));
+  }
   const int64_t now = cpu_in_use.fetch_add(size) + size;
   int64_t peak = cpu_peak.load();
   while (now > peak && !cpu_peak.compare_exchange_weak(peak, now)) {

@@ -13,6 +13,16 @@ class Error : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };
+/// The device has no memory left for a tensor. The library goes on with what there is.
+class OutOfMemory : public Error {
+ public:
+  using Error::Error;
+};
+/// CUDA, or one of its libraries, reports that something went wrong; with its number and text.
+class DeviceError : public Error {
+ public:
+  using Error::Error;
+};
 
 namespace detail {
 std::string to_text(bool v);

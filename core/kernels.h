@@ -6,6 +6,10 @@
 
 #include <span>
 
+#ifdef WEFT_WITH_CUDA
+#include "weft/core/cuda/device.h"
+#endif
+#include "weft/core/error.h"
 #include "weft/core/gate.h"
 #include "weft/core/random.h"
 #include "weft/core/tensor.h"
@@ -21,14 +25,23 @@
 
 /// Calls the kernel of the device that `tensor` lives on. Without the CUDA backend no tensor lives there, and only the CPU branch exists.
 #ifdef WEFT_WITH_CUDA
-#define WEFT_LAUNCH(tensor, ...)       \
-  do {                                 \
-    if ((tensor).device().is_cuda()) { \
-      ::weft::cuda::__VA_ARGS__;       \
-    } else {                           \
-      ::weft::cpu::__VA_ARGS__;        \
-    }                                  \
+#define WEFT_LAUNCH(tensor, ...)                                              \
+  do {                                                                        \
+    if ((tensor).device().is_cuda()) {                                        \
+      try {                                                                   \
+        const ::weft::cuda::DeviceScope weft_device((tensor).device().index); \
+        ::weft::cuda::__VA_ARGS__;                                            \
+      } catch (const ::weft::DeviceError& weft_error) {                       \
+        ::weft::detail::fail_launch(weft_error, #__VA_ARGS__, tensor);        \
+      }                                                                       \
+    } else {                                                                  \
+      ::weft::cpu::__VA_ARGS__;                                               \
+    }                                                                         \
   } while (false)
+namespace weft::detail {
+/// Throws the error again, with the call and the tensor it was for.
+[[noreturn]] void fail_launch(const DeviceError& error, const char* call, const Tensor& tensor);
+}  // namespace weft::detail
 #else
 #define WEFT_LAUNCH(tensor, ...) \
   do {                           \
@@ -151,6 +164,7 @@ WEFT_KERNEL(void l2_normalize_backward(Tensor& dx, const Tensor& dy, const Tenso
 /// y = alpha * op(a) op(b) (+ y when accumulate) over the last two axes; leading axes broadcast to those of y.
 WEFT_KERNEL(void matmul(Tensor& y, const Tensor& a, const Tensor& b, bool transpose_a, bool transpose_b, double alpha, bool accumulate))
 
+// ---- linear ------------------------------------------------------------------------------------------------------------------------
 /// y [.., out] = x [.., in] weight^T + bias, weight [out, in].
 WEFT_KERNEL(void linear(Tensor& y, const Tensor& x, const Tensor& weight, const Tensor& bias))
 /// y = gelu_tanh(h), h = x weight^T + bias.
@@ -215,8 +229,9 @@ WEFT_KERNEL(void rotary(Tensor& y, const Tensor& x, const Tensor& cos, const Ten
 
 // ---- optimizer: one pass over all parameters; the caller counts the change in place (Tensor::bump_version) ---------------------------
 /// One parameter and what belongs to it; moments may be undefined where the rule needs none. A parameter in half precision has float32
-/// moments and a float32 `master`: the step is computed on that, and the parameter is its rounded copy. `step`, an int64 scalar beside
-/// them, holds the number of steps so far, and a step that is not left out adds one.
+/// moments and a float32 `master`: the step is computed on that, and the parameter is its rounded copy. (Elements that are not were changed
+/// by somebody else, and count.) `step`, an int64 scalar beside them, holds the number of steps so far, and a step that is not left out
+/// adds one.
 struct ParameterSlot {
   Tensor value = {}, grad = {}, moment1 = {}, moment2 = {}, max_moment2 = {}, master = {}, step = {};
   double lr = 0, weight_decay = 0;

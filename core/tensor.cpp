@@ -78,6 +78,12 @@ Tensor Tensor::rows(int64_t begin, int64_t end) const {
   return Tensor(storage_, shape, dtype_, byte_offset_ + begin * row_bytes);
 }
 
+#ifdef WEFT_WITH_CUDA
+void detail::fail_launch(const DeviceError& error, const char* call, const Tensor& tensor) {
+  throw DeviceError(format("{}; in {} for {}", error.what(), call, tensor));
+}
+#endif
+
 Tensor empty(const Shape& shape, TensorOptions options) {
   constexpr int64_t most = std::numeric_limits<int64_t>::max() / 2;  // leaves room for rounding up
   int64_t bytes = size_of(options.dtype);
@@ -85,7 +91,12 @@ Tensor empty(const Shape& shape, TensorOptions options) {
     WEFT_CHECK(size == 0 || bytes <= most / size, "empty: shape {} is larger than any memory", shape);
     bytes *= size;
   }
-  auto storage = std::make_shared<Storage>(bytes, options.place());
+  std::shared_ptr<Storage> storage;
+  try {
+    storage = std::make_shared<Storage>(bytes, options.place());
+  } catch (const OutOfMemory& error) {
+    throw OutOfMemory(format("empty: no memory for {} {}: {}", options.dtype, shape, error.what()));
+  }
   Tensor x(std::move(storage), shape, options.dtype);
 #ifdef WEFT_SANITIZED
   if (is_float(options.dtype) && !options.place().is_cuda()) cpu::fill(x, std::numeric_limits<double>::quiet_NaN());

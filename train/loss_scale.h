@@ -26,7 +26,7 @@ class LossScale {
  public:
   explicit LossScale(Device device, const LossScaleOptions& options = {});
 
-  /// loss * scale, in the loss's dtype.
+  /// loss * scale, in the loss's dtype: that should be float32 (cross_entropy's is), since 65536 is infinity in float16.
   Tensor apply(const Tensor& loss) const;
   /// x / scale: the norm of scaled gradients becomes that of the true ones, and a clipping factor takes the scale out of them.
   Tensor remove(const Tensor& x) const;
@@ -37,7 +37,7 @@ class LossScale {
   double scale() const { return scale_.item(); }
   int64_t skipped_steps() const { return static_cast<int64_t>(skipped_.item()); }
 
-  /// "scale", "good_steps", "skipped_steps": for checkpoints, sharing memory with this.
+  /// "scale", "good_steps", "skipped_steps": for checkpoints, as they are now.
   StateDict state_dict() const;
   void load_state_dict(const StateDict& state);
 

@@ -1,4 +1,7 @@
-// Exact softmax attention, forward: tiles of 64 queries and 64 keys, running softmax, nothing of size N x M.
+// Exact softmax attention on CUDA: where it begins. Up to a few queries a head are dot_product_few.cu's (generation); half types are
+// dot_product_mma.cu's, on tensor cores; what is left is this file's.
+//
+// Forward: tiles of 64 queries and 64 keys, running softmax, nothing of size N x M.
 //
 //     m' = max(m, scores)    alpha = e^(m - m')    l = alpha l + sum e^(scores - m')    sums = alpha sums + e^(scores - m') v
 //

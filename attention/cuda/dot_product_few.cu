@@ -131,7 +131,10 @@ __global__ void __launch_bounds__(threads)
 
 }  // namespace
 
-bool has_few_queries(const Tensor& q, AttentionLayout layout) { return q.size(layout == AttentionLayout::bhnd ? 2 : 1) <= most_queries; }
+bool has_few_queries(const Tensor& q, AttentionLayout layout) {
+  constexpr int64_t widest = 4096;  // a query lies in shared memory
+  return q.size(layout == AttentionLayout::bhnd ? 2 : 1) <= most_queries && q.size(3) <= widest;
+}
 
 void dot_product_few(Tensor& o, Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v, const AttentionScope& scope) {
   dispatch_compute(q.dtype(), "dot_product", [&]<class T>() {

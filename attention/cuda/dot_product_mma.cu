@@ -168,6 +168,7 @@ __global__ void __launch_bounds__(ForwardTile<Width, edited>::threads, ForwardTi
 template <class T, int Width, bool edited>
 void forward(const RowArray<T>& out, float* lse, const Problem<T>& p, int D, int Dv) {
   using S = ForwardTile<Width, edited>;
+  static_assert(S::shared_bytes <= mma_shared_bytes);
   launch(forward_mma_kernel<T, Width, edited>, Grid(int64_t{p.B} * p.H * ceil_div(p.N, S::queries)), S::threads, S::shared_bytes, out, lse,
          p, D, Dv);
 }
@@ -210,7 +211,8 @@ void pad_rows(Tensor& y, const Tensor& x) {
 }
 
 bool has_mma(const Tensor& q, const Tensor& v) {
-  constexpr int64_t widest = 256;
+  // Rows of more than 128 elements need more shared memory than GPUs for graphics have: there tiles on CUDA cores take them.
+  const int64_t widest = context().shared_bytes >= mma_shared_bytes ? 256 : 128;
   const int64_t D = q.size(3), Dv = v.size(3);
   return (q.dtype() == DType::float16 || q.dtype() == DType::bfloat16) && D >= 1 && Dv >= 1 && D <= widest && Dv <= widest;
 }

@@ -5,7 +5,10 @@
 
 namespace weft::cuda {
 
-/// Half types, and rows of q, k and v of 1 to 256 elements.
+/// What the widest kernels ask for, with their static arrays.
+inline constexpr int mma_shared_bytes = 133 << 10;
+
+/// Half types, and rows of q, k and v of 1 to 256 elements (128 where a block has less shared memory than that).
 bool has_mma(const Tensor& q, const Tensor& v);
 
 void dot_product_mma(Tensor& o, Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v, const AttentionScope& scope);

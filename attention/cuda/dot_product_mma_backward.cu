@@ -375,6 +375,7 @@ template <class T, int Width, bool edited>
 void backward(const BackwardOutputs<T>& out, const Backward<T>& x) {
   const Problem<T>& p = x.p;
   using K = KeyTile<Width>;
+  static_assert(K::shared_bytes <= mma_shared_bytes);
   const Grid key_blocks(int64_t{p.B} * p.Hkv * ceil_div(p.M, K::keys));
   if constexpr (Width == 256) {
     launch(backward_keys_kernel<T, Width, edited, true, false>, key_blocks, K::threads, K::shared_bytes, out.dk, out.dv, x);
@@ -383,11 +384,13 @@ void backward(const BackwardOutputs<T>& out, const Backward<T>& x) {
     launch(backward_keys_kernel<T, Width, edited, true, true>, key_blocks, K::threads, K::shared_bytes, out.dk, out.dv, x);
   }
   using Q = QueryTile<Width>;
+  static_assert(Q::shared_bytes <= mma_shared_bytes);
   launch(backward_queries_kernel<T, Width, edited>, Grid(int64_t{p.B} * p.H * ceil_div(p.N, Q::queries)), Q::threads, Q::shared_bytes,
          out.dq, x);
   if constexpr (edited) {
     if (!out.dbias) return;
     using S = BiasTile<Width>;
+    static_assert(S::shared_bytes + 1024 <= mma_shared_bytes);  // and what it adds up in
     const int64_t slabs = int64_t{out.dbias.batch == 0 ? 1 : p.B} * (out.dbias.head == 0 ? 1 : p.H);
     const int64_t tiles = ceil_div(p.M, S::keys) * (out.dbias.row == 0 ? 1 : ceil_div(p.N, S::queries));
     launch(backward_bias_kernel<T, Width>, Grid(slabs * tiles), S::threads, S::shared_bytes, out.dbias, x);

@@ -358,7 +358,7 @@ __device__ inline void store_rows(T* head, int64_t stride, int first, int end, i
 /// y [.., D rounded up to 8] = x [.., D], zeros behind: elements of two bytes.
 void pad_rows(Tensor& y, const Tensor& x);
 
-/// Rows as copy_rows reads them: those of x, or of a copy where they do not all begin at multiples of 16 bytes.
+/// Rows as TileCopier reads them: those of x, or of a copy where they do not all begin at multiples of 16 bytes.
 template <class T>
 struct CopyableRows {
   RowArray<const T> rows;

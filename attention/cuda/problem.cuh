@@ -98,8 +98,7 @@ struct Problem {
     return visible(b, h, i, j, keys) ? x + bias_at(b, h, i, j) : -std::numeric_limits<A>::infinity();
   }
 
-  // ---- dropout
-  // ---------------------------------------------------------------------------------------------------------------------------
+  // ---- dropout -------------------------------------------------------------------------------------------------------------------------
 
   /// Multipliers of query i and keys j .. j + K - 1, K a multiple of 4; of no meaning for pairs outside [0, N) x [0, M).
   template <int K>

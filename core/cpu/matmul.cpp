@@ -183,15 +183,4 @@ void matmul(Tensor& y, const Tensor& a, const Tensor& b, bool transpose_a, bool 
   });
 }
 
-void linear(Tensor& y, const Tensor& x, const Tensor& weight, const Tensor& bias) {
-  broadcast_to(y, bias);
-  matmul(y, x, weight, false, true, 1, true);
-}
-
-void linear_gelu_tanh(Tensor& y, Tensor& h, const Tensor& x, const Tensor& weight, const Tensor& bias) {
-  Tensor& to = h.defined() ? h : y;
-  linear(to, x, weight, bias);
-  gelu_tanh(y, to);
-}
-
 }  // namespace weft::cpu

@@ -61,8 +61,10 @@ struct Report {
   }
 };
 
+constexpr int find_threads = 1024;
+
 template <class Source, class Sink>
-__global__ void find_kernel(Source source, int64_t n, Sink sink) {
+__global__ void __launch_bounds__(find_threads) find_kernel(Source source, int64_t n, Sink sink) {
   Findings own;
   for (int64_t i = grid_start(); i < n; i += grid_stride()) source.find(i, own);
   own.first_wrong = block_reduce(own.first_wrong, Smallest(), std::numeric_limits<int64_t>::max());
@@ -72,7 +74,7 @@ __global__ void find_kernel(Source source, int64_t n, Sink sink) {
 
 void find_wrong(const Indices& indices, int64_t n, const Report& report) {
   constexpr int64_t one_block = 1 << 14;  // indices that are no work for more
-  constexpr int threads = 1024;
+  constexpr int threads = find_threads;
   if (n <= one_block) return launch(find_kernel<Indices, Report>, 1, threads, 0, indices, n, report);
   const Grid grid = grid_over(n, threads);
   const int64_t blocks = grid.size.x;

@@ -14,6 +14,7 @@
 
 #include "weft/core/axis.h"
 #include "weft/core/cuda/context.h"
+#include "weft/core/cuda/device.h"
 #include "weft/core/dtype.h"
 #include "weft/core/kernels.h"
 #include "weft/core/math.h"
@@ -36,12 +37,6 @@
 #define WEFT_UNROLL _Pragma("unroll")
 #define WEFT_PRAGMA(text) _Pragma(#text)
 #define WEFT_UNROLL_BY(n) WEFT_PRAGMA(unroll n)
-#endif
-/// In front of a loop of constant length over an array that should lie in registers.
-#ifdef __CUDACC__
-#define WEFT_UNROLL _Pragma("unroll")
-#else
-#define WEFT_UNROLL
 #endif
 
 namespace weft::cuda {
@@ -83,13 +78,21 @@ void launch(void (*kernel)(Parameters...), const Grid& grid, int threads, size_t
   emulated::run([&] { kernel(static_cast<Parameters>(arguments)...); }, grid.size, dim3(static_cast<unsigned>(threads)), shared_bytes,
                 grid.at);
 #else
-  constexpr size_t without_asking = 48 << 10;
+  constexpr size_t without_asking = 32 << 10;  // with the 16 KiB that static arrays beside it may have
   if (shared_bytes > without_asking) {
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)),
           grid.at.function_name());
   }
-  kernel<<<grid.size, static_cast<unsigned>(threads), shared_bytes, context().stream>>>(static_cast<Parameters>(arguments)...);
-  check(cudaGetLastError(), grid.at.function_name());
+  const auto start = [&] {
+    kernel<<<grid.size, static_cast<unsigned>(threads), shared_bytes, context().stream>>>(static_cast<Parameters>(arguments)...);
+    return cudaGetLastError();
+  };
+  cudaError_t error = start();
+  if (error == cudaErrorMemoryAllocation) {  // a kernel's code is loaded at its first launch, perhaps into memory that the pool keeps
+    release_cached_memory(context().index);
+    error = start();
+  }
+  check(error, grid.at.function_name());
 #endif
 }
 
@@ -198,8 +201,7 @@ Bits bits_of(double value, DType dtype) {
   return bits;
 }
 
-// ---- vector accesses: 16 bytes at a time
-// -------------------------------------------------------------------------------------------------
+// ---- vector accesses: 16 bytes at a time -----------------------------------------------------------------------------------------------
 
 template <class T, int N>
 struct alignas(sizeof(T) * N) Pack {
@@ -275,8 +277,7 @@ __device__ T block_reduce(T x, F f, T identity) {
   return warp_reduce(lane < warps ? partial[lane] : identity, f);
 }
 
-// ---- shapes in kernels
-// --------------------------------------------------------------------------------------------------------------------
+// ---- shapes in kernels -----------------------------------------------------------------------------------------------------------------
 
 /// A number of at least 1 that kernels divide by: a multiplication and a shift, where the machine's division is a loop.
 class Divisor {

@@ -96,11 +96,22 @@ std::mutex complaint_mutex;
 std::unique_ptr<DeviceState> make_state(int index) {
   auto state = std::make_unique<DeviceState>();
   check(cudaSetDevice(index), format("cuda:{}", index));
+  struct Back {
+    ~Back() { cudaSetDevice(current_device); }
+  } back;
+  cudaDeviceProp properties{};
+  check(cudaGetDeviceProperties(&properties, index), "device");
+  WEFT_CHECK(properties.major >= 8, "cuda:{}: {} has compute capability {}.{}, and weft's kernels are for 8.0 or newer", index,
+             static_cast<const char*>(properties.name), properties.major, properties.minor);
   Context& c = state->context;
   c.index = index;
   check(cudaStreamCreateWithFlags(&c.stream, cudaStreamNonBlocking), "stream");
   check(cublasCreate(&c.blas), "cuBLAS");
   check(cublasSetStream(c.blas, c.stream), "cuBLAS");
+  // Where a product is cut along k, its parts are added up in float32 too.
+  check(cublasSetMathMode(c.blas, static_cast<cublasMath_t>(CUBLAS_DEFAULT_MATH | CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION)),
+        "cuBLAS");
+  check(cublasLtCreate(&c.blas_lt), "cuBLASLt");
   check(cudaDeviceGetAttribute(&c.processors, cudaDevAttrMultiProcessorCount, index), "device");
   check(cudaDeviceGetAttribute(&c.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, index), "device");
   // Freed memory stays with the process: a training step asks for the same sizes again and again.
@@ -122,10 +133,7 @@ DeviceState& state_of(int index) {
   if (states->empty()) states->resize(static_cast<size_t>(device_count()));
   WEFT_CHECK(index >= 0 && index < static_cast<int>(states->size()), "cuda:{}: this machine has {} CUDA devices", index, states->size());
   auto& state = (*states)[static_cast<size_t>(index)];
-  if (!state) {
-    state = make_state(index);
-    cudaSetDevice(current_device);
-  }
+  if (!state) state = make_state(index);
   return *state;
 }
 
@@ -153,13 +161,19 @@ int32_t complaint_site(const std::string& message) {
   return at->second;
 }
 
-void check(cudaError_t error, const std::string& what) {
+void check(cudaError_t error, std::string_view what) {
   if (error == cudaSuccess) return;
   cudaGetLastError();  // a launch that failed does not fail the next one
-  fail("{}: CUDA error {}: {}", what, static_cast<int>(error), cudaGetErrorString(error));
+  const bool lost = cudaDeviceSynchronize() == error;
+  cudaGetLastError();
+  throw DeviceError(format("{}: CUDA error {}: {}{}", what, static_cast<int>(error), cudaGetErrorString(error),
+                           lost ? " (a kernel that was started earlier failed, and CUDA is lost to this process; CUDA_LAUNCH_BLOCKING=1 or "
+                                  "compute-sanitizer tell which)"
+                                : ""));
 }
-void check(cublasStatus_t status, const std::string& what) {
-  if (status != CUBLAS_STATUS_SUCCESS) fail("{}: cuBLAS error {}: {}", what, static_cast<int>(status), cublasGetStatusString(status));
+void check(cublasStatus_t status, std::string_view what) {
+  if (status == CUBLAS_STATUS_SUCCESS) return;
+  throw DeviceError(format("{}: cuBLAS error {}: {}", what, static_cast<int>(status), cublasGetStatusString(status)));
 }
 
 int device_count() {
@@ -193,8 +207,8 @@ void* allocate(int64_t bytes, int index) {
     cudaGetLastError();
     size_t free = 0, total = 0;
     check(cudaMemGetInfo(&free, &total), "device memory");
-    fail("allocate: out of memory on cuda:{}: asked for {} bytes, {} in use by tensors, {} of {} free", index, bytes, state.in_use.load(),
-         free, total);
+    throw OutOfMemory(format("allocate: out of memory on cuda:{}: asked for {} bytes, {} in use by tensors, {} of {} free", index, bytes,
+                             state.in_use.load(), free, total));
   }
   check(error, "allocate");
   const int64_t now = state.in_use.fetch_add(bytes) + bytes;
@@ -210,8 +224,8 @@ void release(void* data, int64_t bytes, int index) noexcept {
     DeviceState& state = state_of(index);
     DeviceScope scope(index);
     state.in_use.fetch_sub(bytes);
-    cudaFreeAsync(data, state.context.stream);  // what goes wrong here shows at the next call
-  } catch (...) {                               // the driver is gone: so is the memory
+    if (cudaFreeAsync(data, state.context.stream) != cudaSuccess) cudaGetLastError();  // if it matters, the next call fails as well
+  } catch (...) {                                                                      // the driver is gone: so is the memory
   }
 }
 
@@ -266,17 +280,19 @@ double time_ms(const std::function<void()>& run, int index) {
   void* other = allocate(flushed, index);
   check(cudaMemsetAsync(other, 0, static_cast<size_t>(flushed), state.context.stream), "time_ms");
   release(other, flushed, index);
-  cudaEvent_t start = nullptr, end = nullptr;
-  check(cudaEventCreate(&start), "time_ms");
-  check(cudaEventCreate(&end), "time_ms");
-  check(cudaEventRecord(start, state.context.stream), "time_ms");
+  struct Event {
+    cudaEvent_t it = nullptr;
+    Event() { check(cudaEventCreate(&it), "time_ms"); }
+    ~Event() { cudaEventDestroy(it); }
+    Event(const Event&) = delete;
+    Event& operator=(const Event&) = delete;
+  } start, end;
+  check(cudaEventRecord(start.it, state.context.stream), "time_ms");
   run();
-  check(cudaEventRecord(end, state.context.stream), "time_ms");
+  check(cudaEventRecord(end.it, state.context.stream), "time_ms");
   wait(state);
   float milliseconds = 0;
-  check(cudaEventElapsedTime(&milliseconds, start, end), "time_ms");
-  cudaEventDestroy(start);
-  cudaEventDestroy(end);
+  check(cudaEventElapsedTime(&milliseconds, start.it, end.it), "time_ms");
   return static_cast<double>(milliseconds);
 }
 

@@ -9,7 +9,7 @@ namespace weft::cuda {
 
 /// Devices of this machine; 0 without a driver.
 int device_count();
-/// "NVIDIA H200, 132 multiprocessors, 139.8 GiB, CUDA 13.0".
+/// "NVIDIA H200, 132 multiprocessors, 139 GiB".
 std::string description(int index);
 
 void* allocate(int64_t bytes, int index);
@@ -29,7 +29,8 @@ int64_t synchronization_count();
 /// Milliseconds between two events around `run` on the device's stream. The L2 cache is emptied before: what is timed reads memory.
 double time_ms(const std::function<void()>& run, int index);
 
-/// Makes the device the one that kernels run on while it lives, for this thread.
+/// Makes the device the one that kernels run on while it lives, for this thread: WEFT_LAUNCH has one. A program that calls cudaSetDevice
+/// itself sets it back before it calls weft.
 class DeviceScope {
  public:
   explicit DeviceScope(int index);

@@ -82,8 +82,7 @@ Tensor sorted_by_target(const char* op, const Tensor& index, int64_t lines, int6
   return order;
 }
 
-// ---- scatter_add: x and index [outer, length, inner], y [outer, rows, inner]
-// --------------------------------------------------------------
+// ---- scatter_add: x and index [outer, length, inner], y [outer, rows, inner] -----------------------------------------------------------
 
 template <class T>
 struct Scatter {
@@ -131,8 +130,7 @@ __global__ void scatter_sorted_kernel(Scatter<T> s, int64_t n, Divisor length, D
   }
 }
 
-// ---- index_add: x [outer, length, inner], y [outer, rows, inner], one list of indices
-// ----------------------------------------------------
+// ---- index_add: x [outer, length, inner], y [outer, rows, inner], one list of indices --------------------------------------------------
 
 constexpr int most_lanes = 64;  // of a group
 

@@ -16,20 +16,15 @@ namespace {
 constexpr size_t workspace_bytes = size_t{32} << 20;
 constexpr uint32_t alignment = 16;  // bytes, that all operands must have
 
-// What cuBLASLt chooses an algorithm by. Choosing costs more than a small product, so the choice is kept.
+// What cuBLASLt chooses an algorithm by (all pointers are aligned). Choosing costs more than a small product, so the choice is kept.
 using Choice = std::tuple<int, int64_t, int64_t, int64_t, cudaDataType, bool, cublasLtEpilogue_t>;
 
-struct Library {
-  cublasLtHandle_t handle = nullptr;
+struct Choices {
   std::mutex mutex;
   std::map<Choice, std::optional<cublasLtMatmulAlgo_t>> algorithms;  // none: cuBLASLt cannot do it
 };
-Library& library() {
-  static auto* it = [] {
-    auto* made = new Library;
-    check(cublasLtCreate(&made->handle), "linear");
-    return made;
-  }();
+Choices& choices() {
+  static auto* it = new Choices;
   return *it;
 }
 
@@ -70,26 +65,28 @@ struct Description {
 };
 
 std::optional<cublasLtMatmulAlgo_t> algorithm(const Description& d, const Choice& choice) {
-  Library& lt = library();
-  std::lock_guard lock(lt.mutex);
-  if (const auto known = lt.algorithms.find(choice); known != lt.algorithms.end()) return known->second;
+  Choices& made = choices();
+  std::lock_guard lock(made.mutex);
+  if (const auto known = made.algorithms.find(choice); known != made.algorithms.end()) return known->second;
   cublasLtMatmulPreference_t preference = nullptr;
   check(cublasLtMatmulPreferenceCreate(&preference), "linear");
   const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t attribute, const auto& value) {
     check(cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof(value)), "linear");
   };
   prefer(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, workspace_bytes);
+  prefer(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, uint32_t{CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE});  // never in a half type
   for (auto operand : {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
                        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
     prefer(operand, alignment);
   }
   cublasLtMatmulHeuristicResult_t best{};
   int found = 0;
-  const cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(lt.handle, d.product, d.weight, d.x, d.y, d.y, preference, 1, &best, &found);
+  const cublasStatus_t status =
+      cublasLtMatmulAlgoGetHeuristic(context().blas_lt, d.product, d.weight, d.x, d.y, d.y, preference, 1, &best, &found);
   cublasLtMatmulPreferenceDestroy(preference);
+  if (status != CUBLAS_STATUS_NOT_SUPPORTED) check(status, "linear");
   const bool none = status == CUBLAS_STATUS_NOT_SUPPORTED || found == 0;
-  if (!none) check(status, "linear");
-  return lt.algorithms[choice] = none ? std::nullopt : std::optional(best.algo);
+  return made.algorithms[choice] = none ? std::nullopt : std::optional(best.algo);
 }
 
 // y = x weight^T + bias, or gelu_tanh of it, whose argument h gets if it is wanted. False if cuBLASLt cannot do it.
@@ -113,7 +110,7 @@ bool fused(Tensor& y, Tensor* h, bool gelu, const Tensor& x, const Tensor& weigh
     if (!chosen) return;
     const Tensor workspace = empty({static_cast<int64_t>(workspace_bytes)}, {.dtype = DType::boolean, .device = y.device()});
     const float one = 1, zero = 0;
-    check(cublasLtMatmul(library().handle, d.product, &one, weight.raw(), d.weight, x.raw(), d.x, &zero, y.raw(), d.y, y.raw(), d.y,
+    check(cublasLtMatmul(context().blas_lt, d.product, &one, weight.raw(), d.weight, x.raw(), d.x, &zero, y.raw(), d.y, y.raw(), d.y,
                          &*chosen, workspace.raw(), workspace_bytes, context().stream),
           "linear");
     done = true;

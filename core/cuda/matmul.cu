@@ -46,6 +46,9 @@ struct Gemm {
   // cuBLAS is column-major: a row-major y is y^T there, so the operands change places.
   void operator()(T* y, const T* a, const T* b, const Batch& batch) const {
     constexpr cudaDataType type = blas_type<T>;
+    constexpr int64_t longest = std::numeric_limits<int>::max();
+    WEFT_CHECK(n <= longest && m <= longest && k <= longest && batch.count <= longest,
+               "matmul: {} products of {} x {} x {}: cuBLAS takes sizes below 2^31", batch.count, n, k, m);
     check(cublasGemmStridedBatchedEx(context().blas, transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N, transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N,
                                      static_cast<int>(m), static_cast<int>(n), static_cast<int>(k), &alpha, b, type,
                                      static_cast<int>(transpose_b ? k : m), batch.b, a, type, static_cast<int>(transpose_a ? n : k),

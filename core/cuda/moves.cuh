@@ -50,10 +50,23 @@ __device__ inline void store_unit(U* p, const U& x) {
 /// `value` as elements of `dtype`, as many as make up a U.
 template <class U>
 U unit_of(double value, DType dtype) {
-  const Tensor element = full({1}, value, {.dtype = dtype, .device = Device::cpu()});
-  const auto size = static_cast<size_t>(size_of(dtype));
   U unit;
-  for (size_t i = 0; i < sizeof(U); i += size) std::memcpy(reinterpret_cast<std::byte*>(&unit) + i, element.raw(), size);
+  const auto repeat = [&](auto bits) {
+    for (size_t i = 0; i < sizeof(U); i += sizeof(bits)) std::memcpy(reinterpret_cast<std::byte*>(&unit) + i, &bits, sizeof(bits));
+  };
+  switch (size_of(dtype)) {
+    case 1:
+      repeat(bits_of<uint8_t>(value, dtype));
+      break;
+    case 2:
+      repeat(bits_of<uint16_t>(value, dtype));
+      break;
+    case 4:
+      repeat(bits_of<uint32_t>(value, dtype));
+      break;
+    default:
+      repeat(bits_of<uint64_t>(value, dtype));
+  }
   return unit;
 }
 

@@ -1,6 +1,9 @@
 // Optimizer steps and the norm of all gradients: one launch over all parameters, whatever their sizes and dtypes. Each call brings a table
 // of them to the device; blocks take pieces of equal size and look up whose they are. Before it, a launch of one thread a parameter counts
 // the steps. Floor: every tensor of a slot is read once and, if it changes, written once.
+//
+// A parameter in half precision is the rounded copy of its float32 master. One that is not has been given other values since, by a
+// checkpoint or by hand: there the master begins again from the value.
 #include <vector>
 
 #include "weft/core/cuda/common.cuh"
@@ -149,8 +152,7 @@ __device__ void store_some(T* p, const acc_of<T> (&x)[N], int64_t i, int64_t end
   }
 }
 
-// ---- rules: what happens to one element, in the order of operations of core/cpu/optimizer.cpp
-// ---------------------------------------------
+// ---- rules: what happens to one element, in the order of operations of core/cpu/optimizer.cpp ------------------------------------------
 
 // What multiplies the gradients, read where it lies.
 struct GradScale {
@@ -271,8 +273,7 @@ struct EmaStep {
   }
 };
 
-// ---- kernels
-// ------------------------------------------------------------------------------------------------------------------------------
+// ---- kernels ---------------------------------------------------------------------------------------------------------------------------
 
 // Counts the step of every parameter, and prepares what depends on its number.
 template <class Rule>
@@ -301,10 +302,13 @@ __global__ void __launch_bounds__(block_threads, 3) step_kernel(Table table, Rul
     const auto update = rule.template update<A>(e, scale);
     for (int64_t i = piece.begin + static_cast<int>(threadIdx.x) * N; i < piece.end; i += block_threads * N) {
       A p[N], g[N], m[N], v[N], largest[N];
-      if (master != nullptr) {
-        load_some(p, master, i, piece.end, packed);
-      } else {
-        load_some(p, value, i, piece.end, packed);
+      load_some(p, value, i, piece.end, packed);
+      if (master != nullptr) {  // it counts, unless somebody has changed the value since
+        A exact[N];
+        load_some(exact, master, i, piece.end, packed);
+        for (int j = 0; j < N; ++j) {
+          if (widen(narrow<T>(exact[j])) == p[j]) p[j] = exact[j];
+        }
       }
       load_some(g, grad, i, piece.end, packed);
       load_some(m, moment1, i, piece.end, packed);

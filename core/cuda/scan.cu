@@ -84,8 +84,7 @@ struct PlacesWithinPieces {
   }
 };
 
-// ---- cumsum: in double, so that long float32 lines do not drift
-// ---------------------------------------------------------------------------
+// ---- cumsum: in double, so that long float32 lines do not drift ------------------------------------------------------------------------
 
 template <class A>
 struct SumInDouble {

@@ -112,10 +112,9 @@ uint64_t first_seed() {
 struct Abandoned {};
 
 constexpr unsigned most_threads = 1024;
-constexpr size_t most_shared_bytes = size_t{227} << 10, most_static_shared_bytes = size_t{48} << 10;
+constexpr size_t most_shared_bytes = size_t{227} << 10, most_static_shared_bytes = size_t{48} << 10, without_asking = size_t{32} << 10;
 
-// ---- one block at a time
-// ------------------------------------------------------------------------------------------------------------------
+// ---- one block at a time ---------------------------------------------------------------------------------------------------------------
 
 class Emulator {
  public:
@@ -282,6 +281,10 @@ class Emulator {
     if (total > most_shared_bytes) fail("{} bytes of shared memory, more than {}", total, most_shared_bytes);
     if (total - asked_for > most_static_shared_bytes) {
       fail("shared arrays of {} bytes, more than {}: WEFT_DYNAMIC_SHARED takes more", total - asked_for, most_static_shared_bytes);
+    }
+    const bool is_asked_for = asked_for > without_asking;  // as `launch` does it
+    if (!is_asked_for && total > most_static_shared_bytes) {
+      fail("{} bytes of shared memory, more than the {} that a kernel has without asking for more", total, most_static_shared_bytes);
     }
     return shared_.emplace_back(SharedArray{site, bytes, std::unique_ptr<std::byte[]>(new std::byte[bytes])});
   }

@@ -79,8 +79,13 @@ void set_seed(uint64_t seed);
 
 // ---- device memory: one range of addresses that host code cannot touch --------------------------------------------------------------
 
-/// 256-byte aligned, filled with NaN; nullptr when `capacity` is exhausted.
-void* allocate(size_t bytes);
+/// There are two devices, each this thread's current one at times. Both have their memory in the one range.
+inline constexpr int devices = 2;
+int current_device();
+void set_current_device(int device);
+
+/// Memory of a device: 256-byte aligned, filled with NaN; nullptr when `capacity` is exhausted.
+void* allocate(size_t bytes, int device);
 /// False, and an error of the next kernel or copy, if p is no memory in use.
 bool release(void* p);
 size_t capacity();
@@ -89,8 +94,8 @@ size_t used();
 void set_capacity(size_t bytes);
 
 bool is_device_address(const void* p);
-/// Do all these bytes belong to one allocation?
-bool is_allocated(const void* p, size_t bytes);
+/// Do all these bytes belong to one allocation of the device?
+bool is_allocated(const void* p, size_t bytes, int device = current_device());
 /// What was written beyond the end of an allocation since the last call; empty if nothing was. The address sanitizer finds that earlier.
 std::string find_overrun();
 

@@ -33,7 +33,7 @@ class Arena {
     madvise(base_, reserved, MADV_HUGEPAGE);
   }
 
-  void* allocate(size_t bytes) {
+  void* allocate(size_t bytes, int device) {
     const std::lock_guard lock(mutex_);
     if (bytes > capacity_ || used_ > capacity_ - bytes) return nullptr;
     const size_t size = (bytes + alignment - 1) / alignment * alignment + red_zone;
@@ -47,7 +47,7 @@ class Arena {
       if (end_ + size > reserved) return nullptr;
       end_ += size;
     }
-    blocks_[offset] = {bytes, size};
+    blocks_[offset] = {bytes, size, device};
     used_ += bytes;
     std::byte* p = base_ + offset;
     unpoison(p, bytes);
@@ -140,14 +140,14 @@ class Arena {
   }
 
   bool is_inside(const void* p) const { return p >= base_ && p < base_ + reserved; }
-  bool is_allocated(const void* p, size_t bytes) {
+  bool is_allocated(const void* p, size_t bytes, int device) {
     const std::lock_guard lock(mutex_);
     if (!is_inside(p)) return false;
     const auto after = blocks_.upper_bound(offset_of(p));
     if (after == blocks_.begin()) return false;
     const auto& [offset, block] = *std::prev(after);
     const size_t skipped = offset_of(p) - offset;
-    return skipped <= block.bytes && bytes <= block.bytes - skipped;
+    return block.device == device && skipped <= block.bytes && bytes <= block.bytes - skipped;
   }
 
   void set_capacity(size_t bytes) {
@@ -166,6 +166,7 @@ class Arena {
  private:
   struct Block {
     size_t bytes, size;  // asked for; with the red zone
+    int device;
   };
 
   size_t offset_of(const void* p) const { return static_cast<size_t>(static_cast<const std::byte*>(p) - base_); }
@@ -220,6 +221,8 @@ class Arena {
   uint64_t finished_ = 0;  // operations ever worked off
 };
 
+thread_local int device_of_thread = 0;
+
 Arena& arena() {
   static auto* it = new Arena;  // never destroyed: tensors in static storage may outlive it
   return *it;
@@ -227,13 +230,15 @@ Arena& arena() {
 
 }  // namespace
 
-void* allocate(size_t bytes) { return arena().allocate(bytes); }
+int current_device() { return device_of_thread; }
+void set_current_device(int device) { device_of_thread = device; }
+void* allocate(size_t bytes, int device) { return arena().allocate(bytes, device); }
 bool release(void* p) { return arena().release(p); }
 size_t capacity() { return arena().capacity(); }
 size_t used() { return arena().used(); }
 void set_capacity(size_t bytes) { arena().set_capacity(bytes); }
 bool is_device_address(const void* p) { return arena().is_inside(p); }
-bool is_allocated(const void* p, size_t bytes) { return arena().is_allocated(p, bytes); }
+bool is_allocated(const void* p, size_t bytes, int device) { return arena().is_allocated(p, bytes, device); }
 std::string find_overrun() { return arena().find_overrun(); }
 void copy_later(void* to, const void* from, size_t bytes) { arena().copy_later(to, from, bytes); }
 uint64_t queue_position() { return arena().position(); }

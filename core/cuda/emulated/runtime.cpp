@@ -1,4 +1,4 @@
-// The runtime calls of cuda_runtime.h, on one emulated device.
+// The runtime calls of cuda_runtime.h.
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
@@ -12,6 +12,9 @@ using weft::emulated::DeviceAccess;
 using weft::emulated::is_allocated;
 using weft::emulated::is_device_address;
 
+struct EmulatedStream {
+  int device;
+};
 struct EmulatedEvent {
   std::chrono::steady_clock::time_point time;
   uint64_t position = 0;
@@ -42,7 +45,7 @@ bool is_pinned(const void* p) {
 
 void weft::emulated::check_pointer(const void* p, const Location& launched_at) {
   if (p == nullptr || is_allocated(p, 0) || is_pinned(p)) return;
-  fail("emulated CUDA: the kernel launched by {} is given a pointer that is neither device memory in use nor pinned memory",
+  fail("emulated CUDA: the kernel launched by {} is given a pointer that is neither memory in use of its device nor pinned memory",
        name_of(launched_at));
 }
 
@@ -60,14 +63,18 @@ const char* cudaGetErrorString(cudaError_t error) {
 }
 
 cudaError_t cudaGetDeviceCount(int* count) {
-  *count = 1;
+  *count = weft::emulated::devices;
   return cudaSuccess;
 }
 cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
+  *device = weft::emulated::current_device();
   return cudaSuccess;
 }
-cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : cudaErrorInvalidValue; }
+cudaError_t cudaSetDevice(int device) {
+  if (device < 0 || device >= weft::emulated::devices) return cudaErrorInvalidValue;
+  weft::emulated::set_current_device(device);
+  return cudaSuccess;
+}
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   *properties = {"emulated", weft::emulated::capacity(), 2, 9, 0};
   return cudaSuccess;
@@ -88,7 +95,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-  *stream = nullptr;
+  *stream = new EmulatedStream{weft::emulated::current_device()};
   return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaDeviceSynchronize(); }
@@ -122,8 +129,8 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEve
   return cudaSuccess;
 }
 
-cudaError_t cudaMallocAsync(void** p, size_t bytes, cudaStream_t) {
-  *p = weft::emulated::allocate(bytes);
+cudaError_t cudaMallocAsync(void** p, size_t bytes, cudaStream_t stream) {
+  *p = weft::emulated::allocate(bytes, stream == nullptr ? weft::emulated::current_device() : stream->device);
   return *p == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
 }
 cudaError_t cudaFreeAsync(void* p, cudaStream_t) { return weft::emulated::release(p) ? cudaSuccess : cudaErrorInvalidValue; }
@@ -157,8 +164,11 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
   std::memcpy(to, from, bytes);
   return cudaSuccess;
 }
-cudaError_t cudaMemcpyPeerAsync(void* to, int, const void* from, int, size_t bytes, cudaStream_t stream) {
-  return cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream);
+cudaError_t cudaMemcpyPeerAsync(void* to, int to_device, const void* from, int from_device, size_t bytes, cudaStream_t) {
+  if (!is_allocated(to, bytes, to_device) || !is_allocated(from, bytes, from_device)) return cudaErrorInvalidValue;
+  const DeviceAccess access;
+  std::memcpy(to, from, bytes);
+  return cudaSuccess;
 }
 cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t) {
   if (!is_allocated(p, bytes)) return cudaErrorInvalidValue;

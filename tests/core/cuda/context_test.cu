@@ -50,6 +50,21 @@ TEST_CASE("cuda: running out of memory is an error that tells the numbers, and n
   CHECK(works());
 }
 
+namespace weft {
+WEFT_KERNEL(void refused(const Tensor& x))
+void cpu::refused(const Tensor&) {}
+void cuda::refused(const Tensor&) { cuda::check(cudaErrorInvalidValue, "refused"); }
+}  // namespace weft
+
+TEST_CASE("cuda: what CUDA reports comes with the op and a shape") {
+  const Tensor x = zeros({2, 3}, {.device = Device::cuda()});
+  const std::string error = error_of([&] { WEFT_LAUNCH(x, refused(x)); });
+  CHECK(has(error, format("refused: CUDA error {}: ", static_cast<int>(cudaErrorInvalidValue))));
+  CHECK(has(error, "; in refused(x) for float32 [2, 3]"));
+  CHECK_THROWS_AS(allocate(int64_t{1} << 50, Device::cuda()), OutOfMemory);
+  CHECK(has(error_of([] { empty({1 << 20, 1 << 20}, {.device = Device::cuda()}); }), "empty: no memory for float32 [1048576, 1048576]: "));
+}
+
 #ifdef WEFT_CUDA_EMULATED
 TEST_CASE("emulation: a device that is full") {
   const size_t capacity = emulated::capacity();
@@ -176,5 +191,26 @@ TEST_CASE("cuda: devices by number") {
   CHECK(has(error_of([] { allocate(1, Device::cuda(99)); }), "cuda:99: this machine has "));
   CHECK(has(error_of([] { parse_device("cuda:99"); }), "\"cuda:99\" does not exist"));
   const cuda::DeviceScope scope(0);
+  CHECK(works());
+}
+
+TEST_CASE("cuda: a second device beside the first") {
+  if (cuda_device_count() < 2) return;
+  const Device second = Device::cuda(1);
+  const int64_t before = bytes_in_use(second);
+  {
+    const Tensor x = to(arange(1000), DType::float32), y = to(x, second), z = to(to(y, Device::cuda(0)), second);
+    Tensor sum = empty_like(y);
+    WEFT_LAUNCH(sum, add(sum, y, z));
+    CHECK(sum.device() == second);
+    CHECK(bytes_in_use(second) == before + 3 * 4000);
+    for (int64_t i : {0, 999}) CHECK(to_host(sum).data<float>()[i] == static_cast<float>(2 * i));
+    Tensor one = empty({1, 2}, {.dtype = DType::float32, .device = second});
+    const Tensor table = zeros({5, 2}, one.options()), wrong = to(from_vector<int64_t>({7}, {1}), second);
+    WEFT_LAUNCH(one, check_range(wrong, 5, "test: index {} of a table, at {}"));
+    CHECK(error_of([] { synchronize(Device::cuda(0)); }).empty());
+    CHECK(error_of([&] { synchronize(second); }) == "test: index 7 of a table, at 0");
+  }
+  CHECK(bytes_in_use(second) == before);
   CHECK(works());
 }

@@ -62,8 +62,7 @@ std::string error_of_launch(void (*kernel)(float*), int block = threads) {
 
 }  // namespace
 
-// ---- races
-// --------------------------------------------------------------------------------------------------------------------------------
+// ---- races -----------------------------------------------------------------------------------------------------------------------------
 
 namespace {
 
@@ -152,8 +151,7 @@ TEST_CASE("emulation: shared memory starts as NaN, in every block") {
   for (int t = 0; t < threads; ++t) CHECK(std::isnan(values[static_cast<size_t>(t)]) == (t == 5));
 }
 
-// ---- barriers and warp operations that not all reach
-// -------------------------------------------------------------------------------------
+// ---- barriers and warp operations that not all reach -----------------------------------------------------------------------------------
 
 namespace {
 
@@ -234,8 +232,7 @@ TEST_CASE("emulation: a warp operation that not all lanes reach is an error") {
   CHECK(has(error_of_launch(strange_distance), "over 32 lanes"));
 }
 
-// ---- memory
-// -------------------------------------------------------------------------------------------------------------------------------
+// ---- memory ----------------------------------------------------------------------------------------------------------------------------
 
 namespace {
 
@@ -343,9 +340,13 @@ TEST_CASE("emulation: the host cannot touch device memory") {
 TEST_CASE("emulation: kernels are given no pointers to host memory, nor to freed memory") {
   std::vector<float> host(threads);
   DeviceArray<float> to(threads);
-  CHECK(has(error_of([&] { launch(shift, Grid(1), threads, 0, to.data(), host.data(), 0); }), "neither device memory in use nor pinned"));
+  CHECK(has(error_of([&] { launch(shift, Grid(1), threads, 0, to.data(), host.data(), 0); }),
+            "neither memory in use of its device nor pinned"));
   float* freed = DeviceArray<float>(threads).data();
-  CHECK(has(error_of([&] { launch(shift, Grid(1), threads, 0, to.data(), freed, 0); }), "neither device memory in use nor pinned"));
+  CHECK(has(error_of([&] { launch(shift, Grid(1), threads, 0, to.data(), freed, 0); }), "neither memory in use of its device nor pinned"));
+  void* other = allocate(threads * 4, Device::cuda(1));
+  CHECK(has(error_of([&] { launch(shift, Grid(1), threads, 0, to.data(), static_cast<float*>(other), 0); }), "in use of its device"));
+  release(other, threads * 4, Device::cuda(1));
   void* pinned = nullptr;
   REQUIRE(cudaMallocHost(&pinned, threads * sizeof(float)) == cudaSuccess);
   std::fill_n(static_cast<float*>(pinned), threads, 6.0F);
@@ -379,8 +380,7 @@ TEST_CASE("emulation: memory that is freed twice is reported by what comes next"
   CHECK(error_of([] { outputs(reverse<true>); }).empty());
 }
 
-// ---- launches
-// -----------------------------------------------------------------------------------------------------------------------------
+// ---- launches --------------------------------------------------------------------------------------------------------------------------
 
 namespace {
 
@@ -419,6 +419,13 @@ std::vector<int> order_of(void (*kernel)(int*), int blocks, int block_threads) {
   return {values.begin() + 1, values.end()};
 }
 
+__global__ void some_shared(float* out) {
+  WEFT_SHARED(float, fixed, 5120);
+  WEFT_DYNAMIC_SHARED(float, more);
+  fixed[threadIdx.x] = 2;
+  more[threadIdx.x] = fixed[threadIdx.x];
+  out[threadIdx.x] = more[threadIdx.x];
+}
 __global__ void much_shared(float* out) {
   WEFT_SHARED(double, x, 6145);
   out[thread()] = static_cast<float>(x[0]);
@@ -458,6 +465,10 @@ TEST_CASE("emulation: launches that a GPU would refuse are errors") {
   CHECK(has(error_of_launch(reverse<true>, 0), "a block of 0 threads"));
   CHECK(has(error_of_launch(much_shared), "shared arrays of 49160 bytes, more than 49152"));
   DeviceArray<float> out(threads);
+  const auto with_some = [&](size_t bytes) { return error_of([&] { launch(some_shared, Grid(1), threads, bytes, out.data()); }); };
+  CHECK(with_some(28 << 10).empty());
+  CHECK(has(with_some(32 << 10), "53248 bytes of shared memory, more than the 49152 that a kernel has without asking for more"));
+  CHECK(with_some(40 << 10).empty());
   CHECK(has(error_of([&] { launch(reverse<true>, Grid(1), threads, (227 << 10) + 1, out.data()); }), "bytes of shared memory, more than"));
   CHECK(has(error_of([&] { launch(reverse<true>, Grid(1), threads, 227 << 10, out.data()); }), "bytes of shared memory, more than"));
   CHECK(error_of([&] { launch(reverse<true>, Grid(1), threads, 200 << 10, out.data()); }).empty());

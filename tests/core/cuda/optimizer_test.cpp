@@ -133,6 +133,26 @@ TEST_CASE("cuda: parameters of several dtypes share a step") {
   }
 }
 
+TEST_CASE("cuda: half precision values that were changed between steps count, the others keep their masters") {
+  ParameterSlot slot =
+      slot_of(to(to(normal({100}), DType::bfloat16), Device::cuda()), to(to(normal({100}, 2), DType::bfloat16), Device::cuda()), 1);
+  slot.lr = 1e-5;  // less than what bfloat16 can tell
+  for (int i = 0; i < 3; ++i) cuda::sgd_step({&slot, 1}, {});
+  const Tensor kept = to_host(slot.master);
+  Tensor loaded = to(slot.value, DType::float32);
+  loaded = to_host(loaded);
+  for (int64_t i = 0; i < 50; ++i) loaded.data<float>()[i] = static_cast<float>(i + 1);
+  slot.value.copy_from(to(to(loaded, Device::cuda()), DType::bfloat16));
+  const Tensor grad = to_host(to(slot.grad, DType::float32));
+  cuda::sgd_step({&slot, 1}, {});
+  const Tensor master = to_host(slot.master);
+  for (int64_t i = 0; i < 100; ++i) {
+    const double from = i < 50 ? static_cast<double>(i + 1) : static_cast<double>(kept.data<float>()[i]);
+    const double g = static_cast<double>(grad.data<float>()[i]) + slot.weight_decay * from;
+    CHECK(static_cast<double>(master.data<float>()[i]) == doctest::Approx(from - slot.lr * g).epsilon(1e-7));
+  }
+}
+
 TEST_CASE("cuda: half precision without a master is updated itself") {
   ParameterSlot with =
       slot_of(to(to(normal({100}), DType::bfloat16), Device::cuda()), to(to(normal({100}, 2), DType::bfloat16), Device::cuda()), 1);

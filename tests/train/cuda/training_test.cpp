@@ -79,6 +79,18 @@ TEST_CASE("cuda: ten training steps have the CPU's losses") {
   }
 }
 
+TEST_CASE("cuda: two devices train side by side") {
+  if (cuda_device_count() < 2) return;
+  Training cpu(Device::cpu(), DType::float32), first(Device::cuda(0), DType::float32), second(Device::cuda(1), DType::float32);
+  for (int i = 0; i < 3; ++i) {
+    const double expected = cpu.step().item();
+    const Tensor a = second.step(), b = first.step();
+    CHECK(a.device() == Device::cuda(1));
+    CHECK(a.item() == doctest::Approx(expected).epsilon(1e-5));
+    CHECK(b.item() == doctest::Approx(expected).epsilon(1e-5));
+  }
+}
+
 TEST_CASE("cuda: the same run gives the same bits") {
   CHECK(Training(Device::cuda(), DType::float32).losses(4) == Training(Device::cuda(), DType::float32).losses(4));
   CHECK(Training(Device::cuda(), DType::bfloat16).losses(4) == Training(Device::cuda(), DType::bfloat16).losses(4));
