@@ -11,6 +11,7 @@ foreach(layer ${WEFT_LAYERS})
           FILES_MATCHING PATTERN "*.h" PATTERN "*.def" PATTERN "*-inl.h" EXCLUDE PATTERN cpu EXCLUDE PATTERN cuda EXCLUDE)
 endforeach()
 install(FILES weft.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/weft)
+install(FILES core/cuda/device.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/weft/core/cuda)  # plain C++: core/kernels.h includes it
 
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/weft)
 configure_package_config_file(cmake/weft-config.cmake.in ${CMAKE_CURRENT_BINARY_DIR}/weft-config.cmake INSTALL_DESTINATION ${package_dir})
