@@ -50,9 +50,11 @@ __device__ inline void store_unit(U* p, const U& x) {
 /// `value` as elements of `dtype`, as many as make up a U.
 template <class U>
 U unit_of(double value, DType dtype) {
-  U unit;
-  const auto repeat = [&](auto bits) {
-    for (size_t i = 0; i < sizeof(U); i += sizeof(bits)) std::memcpy(reinterpret_cast<std::byte*>(&unit) + i, &bits, sizeof(bits));
+  U unit{};
+  const auto repeat = [&]<class Bits>(Bits bits) {
+    if constexpr (sizeof(Bits) <= sizeof(U)) {
+      for (size_t i = 0; i < sizeof(U); i += sizeof(Bits)) std::memcpy(reinterpret_cast<std::byte*>(&unit) + i, &bits, sizeof(Bits));
+    }
   };
   switch (size_of(dtype)) {
     case 1:
