@@ -235,6 +235,43 @@ bool can_pack(const T*... p) {
   return ((reinterpret_cast<uintptr_t>(p) % (sizeof(T) * N) == 0) && ...);
 }
 
+/// N elements from p on, of which only the first `left` exist (zeros stand for the others): 16 bytes at a time where p is `packed`. p may
+/// be null: nothing is there, nor stored.
+template <int N, class T>
+__device__ inline void load_some(acc_of<T> (&x)[N], const T* p /*?*/, int64_t left, bool packed) {
+  constexpr int M = std::min(N, pack_size<T>);
+  if (p != nullptr && packed && left >= N) {
+    WEFT_UNROLL
+    for (int i = 0; i < N; i += M) {
+      const Pack<T, M> pack = load_pack<M>(p + i);
+      WEFT_UNROLL
+      for (int k = 0; k < M; ++k) x[i + k] = widen(pack.value[k]);
+    }
+  } else {
+    WEFT_UNROLL
+    for (int i = 0; i < N; ++i) x[i] = p != nullptr && i < left ? widen(p[i]) : acc_of<T>(0);
+  }
+}
+template <int N, class T>
+__device__ inline void store_some(T* p /*?*/, const acc_of<T> (&x)[N], int64_t left, bool packed) {
+  constexpr int M = std::min(N, pack_size<T>);
+  if (p == nullptr) return;
+  if (packed && left >= N) {
+    WEFT_UNROLL
+    for (int i = 0; i < N; i += M) {
+      Pack<T, M> pack;
+      WEFT_UNROLL
+      for (int k = 0; k < M; ++k) pack.value[k] = narrow<T>(x[i + k]);
+      store_pack<M>(p + i, pack);
+    }
+  } else {
+    WEFT_UNROLL
+    for (int i = 0; i < N; ++i) {
+      if (i < left) p[i] = narrow<T>(x[i]);
+    }
+  }
+}
+
 // ---- reductions: in a fixed order, so that runs repeat ---------------------------------------------------------------------------------
 
 struct Add {

@@ -128,30 +128,6 @@ __device__ void with_type(DType dtype, F f) {
   }
 }
 
-// N elements from i on; zeros beyond `end`, and if there is no such tensor.
-template <int N, class T>
-__device__ void load_some(acc_of<T> (&x)[N], const T* p, int64_t i, int64_t end, bool packed) {
-  if (p != nullptr && packed && i + N <= end) {
-    const Pack<T, N> pack = load_pack<N>(p + i);
-    for (int j = 0; j < N; ++j) x[j] = widen(pack.value[j]);
-  } else {
-    for (int j = 0; j < N; ++j) x[j] = p != nullptr && i + j < end ? widen(p[i + j]) : acc_of<T>(0);
-  }
-}
-template <int N, class T>
-__device__ void store_some(T* p, const acc_of<T> (&x)[N], int64_t i, int64_t end, bool packed) {
-  if (p == nullptr) return;
-  if (packed && i + N <= end) {
-    Pack<T, N> pack;
-    for (int j = 0; j < N; ++j) pack.value[j] = narrow<T>(x[j]);
-    store_pack<N>(p + i, pack);
-  } else {
-    for (int j = 0; j < N; ++j) {
-      if (i + j < end) p[i + j] = narrow<T>(x[j]);
-    }
-  }
-}
-
 // ---- rules: what happens to one element, in the order of operations of core/cpu/optimizer.cpp ------------------------------------------
 
 // What multiplies the gradients, read where it lies.
@@ -302,25 +278,27 @@ __global__ void __launch_bounds__(block_threads, 3) step_kernel(Table table, Rul
     const auto update = rule.template update<A>(e, scale);
     for (int64_t i = piece.begin + static_cast<int>(threadIdx.x) * N; i < piece.end; i += block_threads * N) {
       A p[N], g[N], m[N], v[N], largest[N];
-      load_some(p, value, i, piece.end, packed);
+      const int64_t left = piece.end - i;
+      const auto at = [i](auto* tensor) { return tensor == nullptr ? nullptr : tensor + i; };
+      load_some(p, at(value), left, packed);
       if (master != nullptr) {  // it counts, unless somebody has changed the value since
         A exact[N];
-        load_some(exact, master, i, piece.end, packed);
+        load_some(exact, at(master), left, packed);
         for (int j = 0; j < N; ++j) {
           if (widen(narrow<T>(exact[j])) == p[j]) p[j] = exact[j];
         }
       }
-      load_some(g, grad, i, piece.end, packed);
-      load_some(m, moment1, i, piece.end, packed);
-      load_some(v, moment2, i, piece.end, packed);
-      load_some(largest, max_moment2, i, piece.end, packed);
+      load_some(g, at(grad), left, packed);
+      load_some(m, at(moment1), left, packed);
+      load_some(v, at(moment2), left, packed);
+      load_some(largest, at(max_moment2), left, packed);
       for (int j = 0; j < N; ++j) update(p[j], g[j], m[j], v[j], largest[j]);
-      store_some(moment1, m, i, piece.end, packed);
-      store_some(moment2, v, i, piece.end, packed);
-      store_some(max_moment2, largest, i, piece.end, packed);
+      store_some(at(moment1), m, left, packed);
+      store_some(at(moment2), v, left, packed);
+      store_some(at(max_moment2), largest, left, packed);
       if constexpr (Rule::writes_value) {
-        store_some(master, p, i, piece.end, packed);
-        store_some(value, p, i, piece.end, packed);
+        store_some(at(master), p, left, packed);
+        store_some(at(value), p, left, packed);
       }
     }
   });
@@ -335,7 +313,7 @@ __global__ void squared_norm_kernel(double* sums, Table table) {
     const auto* const x = static_cast<const T*>(piece.entry.grad);
     for (int64_t i = piece.begin + static_cast<int>(threadIdx.x) * N; i < piece.end; i += block_threads * N) {
       acc_of<T> values[N];
-      load_some(values, x, i, piece.end, piece.entry.packed);
+      load_some(values, x + i, piece.end - i, piece.entry.packed);
       for (int j = 0; j < N; ++j) total += static_cast<double>(values[j]) * static_cast<double>(values[j]);
     }
   });

@@ -19,41 +19,6 @@ struct RotaryRows {
   }
 };
 
-// N elements at p, 16 bytes at a time if they may be read as packs; otherwise as many of them as are left.
-template <int N, class T>
-__device__ void load(const T* p, bool packed, int64_t left, acc_of<T> (&x)[N]) {
-  constexpr int M = std::min(N, pack_size<T>);
-  if (packed) {
-    WEFT_UNROLL
-    for (int i = 0; i < N; i += M) {
-      const Pack<T, M> pack = load_pack<M>(p + i);
-      WEFT_UNROLL
-      for (int k = 0; k < M; ++k) x[i + k] = widen(pack.value[k]);
-    }
-  } else {
-    WEFT_UNROLL
-    for (int i = 0; i < N; ++i) x[i] = i < left ? widen(p[i]) : acc_of<T>(0);
-  }
-}
-template <int N, class T>
-__device__ void store(T* p, bool packed, int64_t left, const acc_of<T> (&x)[N]) {
-  constexpr int M = std::min(N, pack_size<T>);
-  if (packed) {
-    WEFT_UNROLL
-    for (int i = 0; i < N; i += M) {
-      Pack<T, M> pack;
-      WEFT_UNROLL
-      for (int k = 0; k < M; ++k) pack.value[k] = narrow<T>(x[i + k]);
-      store_pack<M>(p + i, pack);
-    }
-  } else {
-    WEFT_UNROLL
-    for (int i = 0; i < N; ++i) {
-      if (i < left) p[i] = narrow<T>(x[i]);
-    }
-  }
-}
-
 // A thread has N features: N / 2 pairs of neighbours, or N / 2 features of each half, or N features that are copied.
 template <class T, int N>
 __global__ void rotary_kernel(T* y, const T* x, const acc_of<T>* cos, const acc_of<T>* sin, RotaryRows rows, int64_t threads,
@@ -66,11 +31,11 @@ __global__ void rotary_kernel(T* y, const T* x, const acc_of<T>* cos, const acc_
     const bool turns = unit < rows.turns;
     const int64_t pair = unit * P, column = turns ? 0 : 2 * rows.pairs + (unit - rows.turns) * N;
     const int64_t pairs_left = rows.pairs - pair;
-    A c[P], s[P];
+    A c[P] = {}, s[P] = {};
     if (turns) {
       const int64_t entry = (rows.first + n) * rows.pairs + pair;
-      load(cos + entry, packed, pairs_left, c);
-      load(sin + entry, packed, pairs_left, s);
+      load_some(c, cos + entry, pairs_left, packed);
+      load_some(s, sin + entry, pairs_left, packed);
     }
     WEFT_UNROLL
     for (int r = 0; r < rows_at_once; ++r) {
@@ -81,29 +46,29 @@ __global__ void rotary_kernel(T* y, const T* x, const acc_of<T>* cos, const acc_
       T* out = y + begin;
       if (!turns) {
         A v[N];
-        load(in + column, packed, rows.width - column, v);
-        store(out + column, packed, rows.width - column, v);
+        load_some(v, in + column, rows.width - column, packed);
+        store_some(out + column, v, rows.width - column, packed);
       } else if (half_split) {
         A a[P], b[P], u[P], v[P];
-        load(in + pair, packed, pairs_left, a);
-        load(in + rows.pairs + pair, packed, pairs_left, b);
+        load_some(a, in + pair, pairs_left, packed);
+        load_some(b, in + rows.pairs + pair, pairs_left, packed);
         WEFT_UNROLL
         for (int k = 0; k < P; ++k) {
           u[k] = a[k] * c[k] - b[k] * (sign * s[k]);
           v[k] = a[k] * (sign * s[k]) + b[k] * c[k];
         }
-        store(out + pair, packed, pairs_left, u);
-        store(out + rows.pairs + pair, packed, pairs_left, v);
+        store_some(out + pair, u, pairs_left, packed);
+        store_some(out + rows.pairs + pair, v, pairs_left, packed);
       } else {
         A v[N];
-        load(in + 2 * pair, packed, 2 * pairs_left, v);
+        load_some(v, in + 2 * pair, 2 * pairs_left, packed);
         WEFT_UNROLL
         for (int k = 0; k < P; ++k) {
           const A a = v[2 * k], b = v[2 * k + 1];
           v[2 * k] = a * c[k] - b * (sign * s[k]);
           v[2 * k + 1] = a * (sign * s[k]) + b * c[k];
         }
-        store(out + 2 * pair, packed, 2 * pairs_left, v);
+        store_some(out + 2 * pair, v, 2 * pairs_left, packed);
       }
     }
   }
