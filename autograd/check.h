@@ -18,7 +18,8 @@ inline void check_float(const char* op, const Tensor& x) {
 /// Two tensors on one device, and their names in the op's declaration.
 inline void check_same_device(const char* op, const char* name_a, const Tensor& a, const char* name_b, const Tensor& b) {
   WEFT_CHECK(a.defined() && b.defined(), "{}: {} is {}, but {} is {}; both must be given", op, name_a, a, name_b, b);
-  WEFT_CHECK(a.device() == b.device(), "{}: {} is {}, but {} is {}; move one with to(x, device)", op, name_a, a, name_b, b);
+  WEFT_CHECK(a.device() == b.device(), "{}: {} is {} {} on {}, but {} is {} {} on {}; move one with to(x, device)", op, name_a, a.dtype(),
+             a.shape(), a.device(), name_b, b.dtype(), b.shape(), b.device());
 }
 
 /// ... and of one dtype.

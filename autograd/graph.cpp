@@ -91,10 +91,15 @@ Tensor grad(const Tensor& leaf) {
   return leaf.node()->grad;
 }
 
+void detail::mark_replaced(const Tensor& leaf) { leaf.node()->replaced = true; }
+bool detail::is_replaced(const Tensor& leaf) { return leaf.node()->replaced; }
+
 void set_grad(const Tensor& leaf, Tensor value) {
   WEFT_CHECK(is_parameter(leaf), "set_grad: {} is not a parameter", leaf);
   WEFT_CHECK(!value.defined() || (value.shape() == leaf.shape() && value.dtype() == leaf.dtype()),
              "set_grad: the parameter is {}, the gradient {}", leaf, value);
+  WEFT_CHECK(!value.defined() || value.device() == leaf.device(),
+             "set_grad: the parameter is on {}, the gradient on {}; move it with to(x, {})", leaf.device(), value.device(), leaf.device());
   leaf.node()->grad = std::move(value);
 }
 

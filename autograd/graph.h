@@ -42,6 +42,12 @@ Tensor grad(const Tensor& leaf);
 void set_grad(const Tensor& leaf, Tensor value);
 inline void zero_grad(const Tensor& leaf) { set_grad(leaf, {}); }
 
+namespace detail {
+/// A module has another tensor in this parameter's place (convert): an optimizer that still holds this one trains nothing.
+void mark_replaced(const Tensor& leaf);
+bool is_replaced(const Tensor& leaf);
+}  // namespace detail
+
 // ---- recording -----------------------------------------------------------------------------------------------------------------------
 
 namespace detail {

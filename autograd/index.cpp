@@ -112,6 +112,7 @@ Tensor embedding(const Tensor& weight, const Tensor& ids, Location at) {
 
 Tensor one_hot(const Tensor& index, int64_t classes, TensorOptions options) {
   WEFT_CHECK(classes >= 0, "one_hot: the number of classes must not be negative, got {}", classes);
+  if (!options.device && index.defined()) options.device = index.device();
   check_index("one_hot", index, classes, "the classes", options.place());
   Shape shape = index.shape();
   shape.push_back(classes);

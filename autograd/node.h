@@ -50,6 +50,7 @@ struct Node {
   // A leaf:
   bool leaf = false;
   bool wants_grad = false;
+  bool replaced = false;  // by convert: the module has another tensor in its place
   Tensor grad;
 };
 

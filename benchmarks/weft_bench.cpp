@@ -117,7 +117,7 @@ int run(int argc, char** argv) {
   CLI::App app{"Times the cases of the library and prints one JSON line for each: median milliseconds and peak resident memory"};
   app.add_option("--only", only, "cases with this text in their names, or the one case of this name");
   app.add_option("--threads", threads, "threads of the CPU backend (default: all)")->check(CLI::Range(1, 1024));
-  app.add_option("--device", device_name, "cpu or cuda")->capture_default_str();
+  app.add_option("--device", device_name, "cpu, cuda or cuda:N")->capture_default_str();
   app.add_option("--json", json_file, "also write the lines to this file");
   app.add_flag("--list", list, "print the names and stop");
   app.add_option("--in-process", in_process, "run one case in this process")->group("");

@@ -163,7 +163,8 @@ TrainCommand parse_train(int argc, char** argv) {
   WEFT_CHECK(!command.settings.data.empty(), "--data is missing: the text to learn from, as it is or .gz");
   check(command.settings);
   WEFT_CHECK(size_of(model_dtype(command.settings.dtype)) > 2 || command.settings.device.starts_with("cuda"),
-             "--dtype {} is computed with on CUDA only: add --device cuda, or take float32", command.settings.dtype);
+             "{} is computed with on CUDA only: {}", command.settings.dtype,
+             command.resume ? "this run goes on with --device cuda" : "add --device cuda, or take --dtype float32");
   command.settings.data = std::filesystem::absolute(command.settings.data).string();  // --resume may be called from another folder
   return command;
 }
@@ -222,7 +223,7 @@ GenerateSettings parse_generate(int argc, char** argv) {
   add("--min-p", s.min_p, "choose among tokens at least P times as likely as the likeliest");
   add("--seed", s.seed, "another seed, another text");
   add("--threads", s.threads, "threads; 0: one per core");
-  add("--device", s.device, "cpu or cuda");
+  add("--device", s.device, "cpu, cuda or cuda:N");
   s.help = !parse(app, arguments_of(argc, argv));
   WEFT_CHECK(s.tokens >= 0 && s.seed >= 0 && s.threads >= 0, "--tokens, --seed and --threads must not be negative, got {}, {} and {}",
              s.tokens, s.seed, s.threads);

@@ -70,7 +70,7 @@ struct TrainSettings {
     f(group, "sample", sample, "tokens of the sample that is written at the end");
     group = "Machine";
     f(group, "threads", threads, "threads; 0: one per core");
-    f(group, "device", device, "cpu or cuda");
+    f(group, "device", device, "cpu, cuda or cuda:N");
   }
 
   LanguageModelSettings model_settings(int64_t vocab_size) const {

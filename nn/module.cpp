@@ -97,6 +97,7 @@ void convert_all(const std::vector<NamedTensor>& tensors, DType dtype, Device de
       value = parameter(value.sole_owner() ? value : clone(value));
       set_requires_grad(value, wants_grad);
       converted[tensor.node().get()] = value;
+      mark_replaced(tensor);
     }
     tensor = value;
   }

@@ -5,10 +5,12 @@
 
 #include "weft/autograd/ops.h"
 #include "weft/core/kernels.h"
+#include "weft/train/optimizer.h"
 
 namespace weft {
 
 Tensor grad_norm(std::span<const Tensor> parameters) {
+  check_one_device("grad_norm", parameters);
   std::vector<Tensor> gradients;
   for (const Tensor& p : parameters) {
     if (const Tensor gradient = grad(p); gradient.defined()) gradients.push_back(gradient);

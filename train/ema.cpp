@@ -2,11 +2,13 @@
 
 #include "weft/autograd/ops.h"
 #include "weft/core/kernels.h"
+#include "weft/train/optimizer.h"
 
 namespace weft {
 
 Ema::Ema(std::vector<Tensor> parameters, double decay) : parameters_(std::move(parameters)), decay_(decay) {
   WEFT_CHECK(decay >= 0 && decay <= 1, "ema: decay should be in [0, 1], got {}", decay);
+  check_one_device("ema", parameters_);
   for (const Tensor& p : parameters_) {
     const Tensor weight = detach(p);
     averages_.push_back(size_of(p.dtype()) == 2 ? to(weight, DType::float32) : clone(weight));

@@ -6,6 +6,13 @@
 
 namespace weft {
 
+void check_one_device(const char* op, std::span<const Tensor> parameters) {
+  for (const Tensor& p : parameters) {
+    WEFT_CHECK(p.device() == parameters[0].device(), "{}: parameters are on {} and {}; move the model to one device first", op,
+               parameters[0].device(), p.device());
+  }
+}
+
 Optimizer::Optimizer(const char* name, const std::vector<ParameterGroup>& groups, std::vector<std::string> moment_names)
     : name_(name), moment_names_(std::move(moment_names)) {
   std::set<const Node*> seen;
@@ -15,14 +22,13 @@ Optimizer::Optimizer(const char* name, const std::vector<ParameterGroup>& groups
     for (const Tensor& p : group.parameters) {
       WEFT_CHECK(is_parameter(p), "{}: {} is not a parameter; make it one with parameter(x)", name_, p);
       WEFT_CHECK(seen.insert(p.node().get()).second, "{}: parameter {} {} is given twice", name_, parameters_.size(), p.shape());
-      WEFT_CHECK(parameters_.empty() || p.device() == parameters_[0].device(),
-                 "{}: parameters are on {} and {}; move the model to one device first", name_, parameters_[0].device(), p.device());
       parameters_.push_back(p);
       group_of_.push_back(groups_.size() - 1);
       states_.push_back({.moments = std::vector<Tensor>(moment_names_.size())});
     }
   }
   WEFT_CHECK(!parameters_.empty(), "{}: no parameters given", name_);
+  check_one_device(name, parameters_);
 }
 
 void Optimizer::step(const Tensor& grad_scale) {
@@ -47,11 +53,16 @@ void Optimizer::check_settings(const GroupSettings& group) const {
              name_, group.weight_decay);
 }
 
-// Steps without any gradient do nothing; when there has never been one, the model most likely trains other tensors than these.
+// Steps without any gradient do nothing; when there has never been one, or convert has replaced the model's parameters, the model trains
+// other tensors than these.
 void Optimizer::check_some_gradient() const {
   const auto has_stepped = [](const State& state) { return state.step.defined(); };
   const auto has_gradient = [](const Tensor& p) { return grad(p).defined(); };
-  WEFT_CHECK(std::any_of(states_.begin(), states_.end(), has_stepped) || std::any_of(parameters_.begin(), parameters_.end(), has_gradient),
+  if (std::any_of(parameters_.begin(), parameters_.end(), has_gradient)) return;
+  WEFT_CHECK(std::none_of(parameters_.begin(), parameters_.end(), detail::is_replaced),
+             "{}: none of the {} parameters has a gradient, and convert(model, ...) has made new ones since; build the optimizer after it",
+             name_, parameters_.size());
+  WEFT_CHECK(std::any_of(states_.begin(), states_.end(), has_stepped),
              "{}: none of the {} parameters has a gradient or ever had one; call backward first, and build the optimizer after "
              "convert(model, ...), which makes new parameters",
              name_, parameters_.size());

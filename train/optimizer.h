@@ -33,6 +33,9 @@ struct GroupSettings {
   double weight_decay = 0;
 };
 
+/// An error that names two devices if there are several.
+void check_one_device(const char* op, std::span<const Tensor> parameters);
+
 class Optimizer {
  public:
   virtual ~Optimizer() = default;

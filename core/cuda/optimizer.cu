@@ -57,6 +57,12 @@ class DeviceTable {
     static_assert(sizeof(Entry) % sizeof(int64_t) == 0);
     std::vector<int64_t> first_piece;
     for (const Entry& entry : entries) {
+#ifdef WEFT_CUDA_EMULATED
+      for (const void* p : {static_cast<const void*>(entry.value), entry.grad, static_cast<const void*>(entry.moment1),
+                            static_cast<const void*>(entry.moment2), static_cast<const void*>(entry.master)}) {
+        emulated::check_pointer(p, std::source_location::current());  // launches look at their arguments only
+      }
+#endif
       first_piece.push_back(pieces_);
       pieces_ += ceil_div(entry.size, step_piece);
     }

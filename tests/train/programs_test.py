@@ -391,6 +391,7 @@ class Cuda(Programs):
             self.train(run, resume=True, steps=20)
             self.train(whole, **self.settings, dtype=dtype, device="cuda")
             self.assertEqual(learned(run), learned(whole))
+            self.assertIn("this run goes on with --device cuda", self.train(run, resume=True, steps=25, device="cpu", code=1).stderr)
             last, expected = learned(run)[0][-1], learned(full)[0][-1]
             self.assertAlmostEqual(last["loss"] / expected["loss"], 1, delta=0.01)
             self.assertEqual(execute([BUILD / "generate_lm", "--run", run, "--tokens", 5]).returncode, 0, "the CPU reads it, too")

@@ -56,6 +56,20 @@ inline double distance(const Tensor& a, const Tensor& b) {
   return largest;
 }
 
+/// The index of the element where they differ most, or where one is NaN and the other is not.
+inline int64_t furthest(const Tensor& a, const Tensor& b) {
+  const std::vector<double> x = to(to(a, Device::cpu()), DType::float64).to_vector<double>();
+  const std::vector<double> y = to(to(b, Device::cpu()), DType::float64).to_vector<double>();
+  const auto difference = [&](size_t i) {
+    return std::isnan(x[i]) != std::isnan(y[i]) ? std::numeric_limits<double>::infinity() : x[i] == y[i] ? 0.0 : std::fabs(x[i] - y[i]);
+  };
+  size_t at = 0;
+  for (size_t i = 1; i < x.size(); ++i) {
+    if (difference(i) > difference(at)) at = i;
+  }
+  return static_cast<int64_t>(at);
+}
+
 inline double largest_finite(const Tensor& a) {
   double largest = 0;
   for (double x : to(to(a, Device::cpu()), DType::float64).to_vector<double>()) {
@@ -81,6 +95,7 @@ inline void check_on_cuda(const std::vector<Tensor>& inputs, const KernelCall& c
         CHECK(distance(got[i], expected[i]) == 0);
         continue;
       }
+      INFO(format("the largest difference is at element {}; NaN: nobody wrote it, or a barrier is missing", furthest(got[i], expected[i])));
       const double rounding = units * unit_roundoff(got[i].dtype()) * largest_finite(expected[i]);
       CHECK(distance(got[i], expected[i]) <= 2 * distance(to(same[i], got[i].dtype()), expected[i]) + rounding);
     }

@@ -2,7 +2,11 @@
 #include <limits>
 
 #include "core/cuda/on_cuda.h"
+#include "weft/autograd/ops.h"
 #include "weft/core/cuda/device.h"
+#include "weft/train/adam.h"
+#include "weft/train/clip.h"
+#include "weft/train/ema.h"
 
 using namespace weft;
 using weft::testing::check_on_cuda;
@@ -189,6 +193,19 @@ TEST_CASE("cuda: steps whose scale is not finite are left out if asked for") {
   CHECK(same(tensors_of(slots), before));
   cuda::sgd_step(slots, {.grad_scale_tensor = on_cuda(infinity)});
   CHECK_FALSE(same(tensors_of(slots), before));
+}
+
+TEST_CASE("cuda: parameters and gradients on two devices are an error") {
+  const Tensor here = parameter(ones({3}, {.device = Device::cpu()})), there = parameter(ones({3}, {.device = Device::cuda()}));
+  const auto refused = [](auto f) { CHECK(testing::has(testing::error_of(f), "parameters are on c")); };
+  refused([&] { grad_norm(std::vector<Tensor>{here, there}); });
+  refused([&] { grad_norm(std::vector<Tensor>{there, here}); });
+  refused([&] { Ema({here, there}, 0.9); });
+  refused([&] { AdamW({there, here}); });
+  CHECK(testing::error_of([&] { set_grad(there, ones({3}, {.device = Device::cpu()})); }) ==
+        "set_grad: the parameter is on cuda:0, the gradient on cpu; move it with to(x, cuda:0)");
+  CHECK(
+      testing::has(testing::error_of([&] { add(here, there); }), "add: a is float32 [3] on cpu, but b is float32 [3] on cuda:0; move one"));
 }
 
 TEST_CASE("cuda: squared norm") {
