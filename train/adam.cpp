@@ -2,7 +2,6 @@
 
 #include <cmath>
 
-#include "weft/autograd/ops.h"
 #include "weft/core/kernels.h"
 
 namespace weft {
@@ -32,24 +31,7 @@ Adam::Adam(const std::vector<ParameterGroup>& groups, const AdamOptions& options
 }
 
 void Adam::update(const GradScale& scale) {
-  std::vector<ParameterSlot> slots;
-  for_each_gradient([&](Tensor& p, const Tensor& gradient, const GroupSettings& group, State& state) {
-    const size_t needed = options_.amsgrad ? 3 : 2;
-    for (size_t m = 0; m < needed; ++m) {
-      if (!state.moments[m].defined()) state.moments[m] = zeros(p.shape(), state_options(p));
-    }
-    if (needs_master(p) && !state.moments[3].defined()) state.moments[3] = to(detach(p), DType::float32);
-    slots.push_back({.value = p,
-                     .grad = gradient,
-                     .moment1 = state.moments[0],
-                     .moment2 = state.moments[1],
-                     .max_moment2 = state.moments[2],
-                     .master = state.moments[3],
-                     .step = state.step,
-                     .lr = group.lr,
-                     .weight_decay = group.weight_decay});
-    p.bump_version();
-  });
+  std::vector<ParameterSlot> slots = slots_with_gradient(options_.amsgrad ? 3 : 2);
   if (slots.empty()) return;
   const AdamRule rule{.beta1 = options_.beta1,
                       .beta2 = options_.beta2,

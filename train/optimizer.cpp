@@ -4,6 +4,9 @@
 #include <cmath>
 #include <set>
 
+#include "weft/autograd/ops.h"
+#include "weft/core/kernels.h"
+
 namespace weft {
 
 void check_one_device(const char* op, std::span<const Tensor> parameters) {
@@ -66,6 +69,34 @@ void Optimizer::check_some_gradient() const {
              "{}: none of the {} parameters has a gradient or ever had one; call backward first, and build the optimizer after "
              "convert(model, ...), which makes new parameters",
              name_, parameters_.size());
+}
+
+std::vector<ParameterSlot> Optimizer::slots_with_gradient(size_t moments) {
+  check_some_gradient();
+  for (const GroupSettings& group : groups_) check_settings(group);  // groups() may have changed them
+  std::vector<ParameterSlot> slots;
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    Tensor& p = parameters_[i];
+    const Tensor gradient = grad(p);
+    if (!gradient.defined()) continue;
+    State& state = states_[i];
+    const GroupSettings& group = groups_[group_of_[i]];
+    if (!state.step.defined()) state.step = zeros({}, step_options());
+    ParameterSlot slot{.value = p, .grad = gradient, .step = state.step, .lr = group.lr, .weight_decay = group.weight_decay};
+    Tensor* const wanted[] = {&slot.moment1, &slot.moment2, &slot.max_moment2};
+    for (size_t m = 0; m < moments; ++m) {
+      if (!state.moments[m].defined()) state.moments[m] = zeros(p.shape(), state_options(p));
+      *wanted[m] = state.moments[m];
+    }
+    if (needs_master(p)) {
+      Tensor& master = state.moments.back();
+      if (!master.defined()) master = to(detach(p), DType::float32);
+      slot.master = master;
+    }
+    slots.push_back(std::move(slot));
+    p.bump_version();
+  }
+  return slots;
 }
 
 StateDict Optimizer::state_dict() const {

@@ -20,6 +20,8 @@
 
 namespace weft {
 
+struct ParameterSlot;  // core/kernels.h
+
 /// Parameters with settings of their own, as an optimizer is given them.
 struct ParameterGroup {
   std::vector<Tensor> parameters = {};
@@ -84,19 +86,9 @@ class Optimizer {
   static TensorOptions state_options(const Tensor& p) {
     return {.dtype = needs_master(p) ? DType::float32 : p.dtype(), .device = p.device()};
   }
-  /// Calls f(parameter, gradient, group, state) for every parameter that has a gradient. The kernel counts the step.
-  template <class F>
-  void for_each_gradient(F f) {
-    check_some_gradient();
-    for (const GroupSettings& group : groups_) check_settings(group);  // groups() may have changed them
-    for (size_t i = 0; i < parameters_.size(); ++i) {
-      const Tensor gradient = grad(parameters_[i]);
-      if (!gradient.defined()) continue;
-      State& state = states_[i];
-      if (!state.step.defined()) state.step = zeros({}, step_options());
-      f(parameters_[i], gradient, groups_[group_of_[i]], state);
-    }
-  }
+  /// A slot for every parameter that has a gradient, with the first `moments` of its tensors. The kernel that gets them counts the step and
+  /// changes the parameters.
+  std::vector<ParameterSlot> slots_with_gradient(size_t moments);
 
  private:
   TensorOptions step_options() const { return {.dtype = DType::int64, .device = parameters_[0].device()}; }

@@ -2,7 +2,6 @@
 
 #include <cmath>
 
-#include "weft/autograd/ops.h"
 #include "weft/core/kernels.h"
 
 namespace weft {
@@ -19,19 +18,7 @@ Sgd::Sgd(const std::vector<ParameterGroup>& groups, const SgdOptions& options)
 }
 
 void Sgd::update(const GradScale& scale) {
-  std::vector<ParameterSlot> slots;
-  for_each_gradient([&](Tensor& p, const Tensor& gradient, const GroupSettings& group, State& state) {
-    if (options_.momentum != 0 && !state.moments[0].defined()) state.moments[0] = zeros(p.shape(), state_options(p));
-    if (needs_master(p) && !state.moments[1].defined()) state.moments[1] = to(detach(p), DType::float32);
-    slots.push_back({.value = p,
-                     .grad = gradient,
-                     .moment1 = state.moments[0],
-                     .master = state.moments[1],
-                     .step = state.step,
-                     .lr = group.lr,
-                     .weight_decay = group.weight_decay});
-    p.bump_version();
-  });
+  std::vector<ParameterSlot> slots = slots_with_gradient(options_.momentum != 0 ? 1 : 0);
   if (slots.empty()) return;
   const SgdRule rule{.momentum = options_.momentum,
                      .dampening = options_.dampening,

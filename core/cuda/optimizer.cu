@@ -26,6 +26,8 @@ struct Entry {
   double step_size, inverse_root;  // of Adam: what `begin` made of them
   DType dtype;
   bool packed;  // all addresses are multiples of 16
+
+  std::array<const void*, 6> tensors() const { return {value, grad, moment1, moment2, max_moment2, master}; }
 };
 
 struct Table {
@@ -58,10 +60,8 @@ class DeviceTable {
     std::vector<int64_t> first_piece;
     for (const Entry& entry : entries) {
 #ifdef WEFT_CUDA_EMULATED
-      for (const void* p : {static_cast<const void*>(entry.value), entry.grad, static_cast<const void*>(entry.moment1),
-                            static_cast<const void*>(entry.moment2), static_cast<const void*>(entry.master)}) {
-        emulated::check_pointer(p, std::source_location::current());  // launches look at their arguments only
-      }
+      // Launches look at their arguments only.
+      for (const void* p : entry.tensors()) emulated::check_pointer(p, std::source_location::current());
 #endif
       first_piece.push_back(pieces_);
       pieces_ += ceil_div(entry.size, step_piece);
@@ -86,8 +86,7 @@ class DeviceTable {
 };
 
 bool is_packed(const Entry& e) {
-  for (const void* p : {static_cast<const void*>(e.value), e.grad, static_cast<const void*>(e.moment1), static_cast<const void*>(e.moment2),
-                        static_cast<const void*>(e.max_moment2), static_cast<const void*>(e.master)}) {
+  for (const void* p : e.tensors()) {
     if (reinterpret_cast<uintptr_t>(p) % 16 != 0) return false;
   }
   return true;
