@@ -179,21 +179,8 @@ void forward(Tensor& o, Tensor& lse, const Tensor& q, const Tensor& k, const Ten
   const CopyableRows<T> q_rows(q, scope.layout), k_rows(k, scope.layout), v_rows(v, scope.layout);
   p.q = q_rows.rows, p.k = k_rows.rows, p.v = v_rows.rows;
   const RowArray<T> out = row_array<T>(o, scope.layout);
-  const auto of_width = [&]<int Width>() {
-    if (p.mask || p.bias || p.multiplier || p.draws || !(p.scale > 0)) {
-      forward<T, Width, true>(out, lse.data<float>(), p, q_rows.width, v_rows.width);
-    } else {
-      forward<T, Width, false>(out, lse.data<float>(), p, q_rows.width, v_rows.width);
-    }
-  };
-  const int width = std::max(p.D, p.Dv);
-  if (width <= 64) {
-    of_width.template operator()<64>();
-  } else if (width <= 128) {
-    of_width.template operator()<128>();
-  } else {
-    of_width.template operator()<256>();
-  }
+  const bool edited = p.mask || p.bias || p.multiplier || p.draws || !(p.scale > 0);
+  with_width(p, edited, [&]<int Width, bool edits>() { forward<T, Width, edits>(out, lse.data<float>(), p, q_rows.width, v_rows.width); });
 }
 
 __global__ void pad_rows_kernel(uint16_t* y, const uint16_t* x, int64_t elements, int padded, int width) {

@@ -422,21 +422,7 @@ void backward(Tensor& dq, Tensor& dk, Tensor& dv, Tensor& dbias, const Tensor& d
     if (same_for_keys) fill(dbias, 0);
     if (!same_for_keys) out.dbias = pair_array<T>(dbias);
   }
-  const auto of_width = [&]<int Width>() {
-    if (edited) {
-      backward<T, Width, true>(out, x);
-    } else {
-      backward<T, Width, false>(out, x);
-    }
-  };
-  const int width = std::max(p.D, p.Dv);
-  if (width <= 64) {
-    of_width.template operator()<64>();
-  } else if (width <= 128) {
-    of_width.template operator()<128>();
-  } else {
-    of_width.template operator()<256>();
-  }
+  with_width(p, edited, [&]<int Width, bool edits>() { backward<T, Width, edits>(out, x); });
 }
 
 }  // namespace

@@ -355,6 +355,26 @@ __device__ inline void store_rows(T* head, int64_t stride, int first, int end, i
 
 // ---- on the host -----------------------------------------------------------------------------------------------------------------------
 
+/// Calls f.operator()<Width, edited>() for the narrowest tiles that hold the rows of q, k and v.
+template <class T, class F>
+void with_width(const Problem<T>& p, bool edited, F f) {
+  const auto of_width = [&]<int Width>() {
+    if (edited) {
+      f.template operator()<Width, true>();
+    } else {
+      f.template operator()<Width, false>();
+    }
+  };
+  const int width = std::max(p.D, p.Dv);
+  if (width <= 64) {
+    of_width.template operator()<64>();
+  } else if (width <= 128) {
+    of_width.template operator()<128>();
+  } else {
+    of_width.template operator()<256>();
+  }
+}
+
 /// y [.., D rounded up to 8] = x [.., D], zeros behind: elements of two bytes.
 void pad_rows(Tensor& y, const Tensor& x);
 
